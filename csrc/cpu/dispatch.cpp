@@ -1,0 +1,63 @@
+// Which kernels this machine runs, and the rows of a request shared out between threads.
+#include <cstring>
+#include <thread>
+#include <vector>
+
+#include "pixeldp/noise.h"
+
+namespace pixeldp {
+namespace {
+
+constexpr std::int64_t kRowsPerThreadWorthIt = 1 << 16;  // coordinates; a thread costs about 30 us
+
+void add_noise_rows(const NoiseKernels& kernels, const Request& r, std::int64_t first,
+                    std::int64_t last) {
+  for (std::int64_t row = first; row < last; ++row) {
+    const std::int64_t example = row / r.draws, draw = row % r.draws;
+    const Row address = {r.seed, r.purpose, r.index[example],
+                         r.first_draw + static_cast<std::uint32_t>(draw), r.coordinates};
+    kernels.add_noise(r.law, r.scale, address, r.center + example * r.coordinates,
+                      r.out + row * r.coordinates);
+  }
+}
+
+bool machine_has(const char* isa) {
+#ifdef PIXELDP_X86
+  __builtin_cpu_init();
+  const bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
+  if (std::strcmp(isa, "avx2") == 0) return avx2;
+  if (std::strcmp(isa, "avx512") == 0) {
+    return avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq") &&
+           __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl");
+  }
+#endif
+  return std::strcmp(isa, "portable") == 0;
+}
+
+}  // namespace
+
+NoiseKernels select_noise(const char* widest) {
+  const bool any = widest[0] == '\0';
+#ifdef PIXELDP_X86
+  if ((any || std::strcmp(widest, "avx512") == 0) && machine_has("avx512")) return noise_avx512();
+  if ((any || std::strcmp(widest, "avx2") == 0) && machine_has("avx2")) return noise_avx2();
+#endif
+  if (any || std::strcmp(widest, "portable") == 0) return noise_portable();
+  return {nullptr, nullptr};
+}
+
+void add_noise(const NoiseKernels& kernels, const Request& r, int threads) {
+  const std::int64_t rows = r.examples * r.draws;
+  const std::int64_t useful = rows * r.coordinates / kRowsPerThreadWorthIt;
+  const std::int64_t wanted = threads < useful ? threads : useful;
+  const std::int64_t workers = wanted < rows ? (wanted < 1 ? 1 : wanted) : rows;
+  std::vector<std::thread> pool;
+  for (std::int64_t i = 1; i < workers; ++i) {
+    pool.emplace_back(add_noise_rows, std::cref(kernels), std::cref(r), rows * i / workers,
+                      rows * (i + 1) / workers);
+  }
+  add_noise_rows(kernels, r, 0, workers ? rows / workers : 0);
+  for (std::thread& worker : pool) worker.join();
+}
+
+}  // namespace pixeldp

@@ -1,0 +1,29 @@
+"""Every environment variable the package reads, in one place.
+
+`PIXELDP_DATA`      folder with the field's data sets (see `pixeldp_fast.data`)
+`PIXELDP_NATIVE`    "0": do not use the compiled module, even where it is installed
+`PIXELDP_ISA`       "portable", "avx2" or "avx512": the widest instruction set the module may use
+
+At build time `PIXELDP_PURE_PYTHON=1` makes a wheel without the compiled module.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+
+def data_folder() -> Path | None:
+    """The folder named by `PIXELDP_DATA`, or None where it is unset or empty."""
+    value = os.environ.get("PIXELDP_DATA", "")
+    return Path(value) if value else None
+
+
+def native_allowed() -> bool:
+    """False when `PIXELDP_NATIVE=0`."""
+    return os.environ.get("PIXELDP_NATIVE", "1") != "0"
+
+
+def widest_isa() -> str:
+    """The instruction set named by `PIXELDP_ISA`, or "" for the machine's widest."""
+    return os.environ.get("PIXELDP_ISA", "")

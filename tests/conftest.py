@@ -1,0 +1,28 @@
+"""Shared fixtures, and one profile for property tests: repeatable, without deadlines."""
+
+import pytest
+from hypothesis import settings
+
+from pixeldp_fast import config
+from pixeldp_fast.noise.sampling import native_module
+
+settings.register_profile("repeatable", derandomize=True, deadline=None, max_examples=60)
+settings.load_profile("repeatable")
+
+
+@pytest.fixture
+def native():
+    """The compiled module; without it the tests that compare with it have nothing to compare."""
+    module = native_module()
+    if module is None:
+        pytest.skip("the compiled module is not installed")
+    return module
+
+
+@pytest.fixture(scope="session")
+def data_folder():
+    """The folder of the field's data sets."""
+    folder = config.data_folder()
+    if folder is None:
+        pytest.skip("PIXELDP_DATA is not set")
+    return folder
