@@ -1,0 +1,1 @@
+"""Smoothed models and their certificates."""

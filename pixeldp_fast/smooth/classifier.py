@@ -1,0 +1,407 @@
+"""The smoothed classifier: counts, predictions and certificates of one network and mechanism."""
+
+from __future__ import annotations
+
+import operator
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from pixeldp_fast._version import __version__
+from pixeldp_fast.backends.base import AbstractEngine
+from pixeldp_fast.backends.reduction import AbstractReduction, SoftmaxSums, Votes
+from pixeldp_fast.backends.registry import backend_names, select
+from pixeldp_fast.backends.tally import Tally
+from pixeldp_fast.bounds.registry import radius_function
+from pixeldp_fast.errors import InvalidArgument, UnsupportedModel
+from pixeldp_fast.models.fingerprint import fingerprint
+from pixeldp_fast.noise.mechanism import AbstractMechanism
+from pixeldp_fast.noise.stream import (
+    SHARED_EXAMPLE,
+    Purpose,
+    Stream,
+    check_draws,
+    checked_index,
+    checked_seed,
+    new_seed,
+)
+from pixeldp_fast.plan.plan import Plan, make_plan
+from pixeldp_fast.plan.sensitivity import sensitivity
+from pixeldp_fast.smooth.certificate import Certificates
+from pixeldp_fast.smooth.inputs import InputRange, checked_examples, checked_range
+from pixeldp_fast.smooth.judge import Terms, check_scores
+from pixeldp_fast.smooth.model import PixelDP
+from pixeldp_fast.smooth.vote import predicted_classes
+from pixeldp_fast.types import IntArray, Norm
+
+
+class SmoothedClassifier:
+    """The classifier that votes over noise: predict it, certify it.
+
+    Parameters
+    ----------
+    model : PixelDP or nn.Module
+        In eval mode. Any other module than a PixelDP needs `mechanism`: noise on its input.
+    mechanism : Gaussian, Laplace or Uniform, optional
+        Only with a plain module.
+    num_classes : int
+        At least 2; checked against the network's outputs.
+    input_shape : tuple of int, optional
+        Of one example; default: that of the first call.
+    backend : {"auto", "torch", "reference"}
+        An explicit choice never falls back.
+    dtype : torch.dtype, optional
+        Default: IEEE float32, TF32 off. Others only when named here.
+    seed : int, optional
+        In [0, 2^64). Default: from the operating system; recorded in every certificate.
+    device : optional
+        Default: the model's. Nothing is moved silently.
+    input_range : (low, high) or None
+        What the values of x must lie in, default [0, 1]; None: no check. sigma and radii are in
+        these units.
+    tile : int, optional
+        Draws per evaluation of the network. Part of the arithmetic: results for different tiles
+        may differ in the last bits of the outputs.
+
+    Guarantee
+        Certificates are about this smoothed classifier (with as many draws as it may need), not
+        about the network alone, and hold for inputs chosen without knowledge of the seed.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        mechanism: AbstractMechanism | None = None,
+        *,
+        num_classes: int,
+        input_shape: tuple[int, ...] | None = None,
+        backend: str = "auto",
+        dtype: torch.dtype | None = None,
+        seed: int | None = None,
+        device: torch.device | str | None = None,
+        input_range: InputRange | None = (0.0, 1.0),
+        tile: int | None = None,
+    ) -> None:
+        self.model = as_pixeldp(model, mechanism)
+        self.num_classes = checked_count("num_classes", num_classes, 2)
+        self.seed_given = seed is not None
+        self.seed = new_seed() if seed is None else checked_seed(seed)
+        self.input_range = checked_range(input_range)
+        if backend not in backend_names():
+            raise InvalidArgument(f"`backend` must be one of {backend_names()}, got {backend!r}.")
+        self.backend = backend
+        self.dtype = dtype
+        self.tile = None if tile is None else checked_count("tile", tile, 1)
+        self.device = _device_of(self.model) if device is None else torch.device(device)
+        self.input_shape = None if input_shape is None else tuple(int(s) for s in input_shape)
+        self._next_index = 0
+        self._plan: Plan | None = None
+        self._engines: dict[AbstractReduction, tuple[str, AbstractEngine]] = {}
+
+    @property
+    def mechanism(self) -> AbstractMechanism:
+        """The law of the noise."""
+        return self.model.mechanism
+
+    def with_seed(self, seed: int) -> SmoothedClassifier:
+        """The same smoothed classifier drawing from another seed, its addresses starting at 0."""
+        return SmoothedClassifier(
+            self.model,
+            num_classes=self.num_classes,
+            input_shape=self.input_shape,
+            backend=self.backend,
+            dtype=self.dtype,
+            seed=seed,
+            device=self.device,
+            input_range=self.input_range,
+            tile=self.tile,
+        )
+
+    def count(
+        self,
+        x: Tensor,
+        n: int,
+        *,
+        first_draw: int = 0,
+        index: Any = None,
+        purpose: str | Purpose = "estimation",
+        scores: str = "argmax",
+    ) -> Tally:
+        """Tally `n` draws of every example.
+
+        Parameters
+        ----------
+        x : float32 [B, *input_shape]
+        n : int
+            At least 0.
+        first_draw : int
+            Draws [first_draw, first_draw + n): tallies of adjoining ranges add up.
+        index : int or int [B], optional
+            The examples' addresses; an int is the first of consecutive ones. Default: a counter of
+            this object goes on, so that successive calls never share noise.
+        purpose : {"selection", "estimation", "prediction", ...}
+            Draws of different purposes never coincide.
+        scores : {"argmax", "softmax"}
+            "softmax" adds sums of softmax scores.
+
+        Returns
+        -------
+        tally : Tally
+            `.counts` int64 [B, K + 1], the last column for non-finite outputs.
+        """
+        check_scores(scores)
+        purpose = Purpose.parse(purpose)
+        n, first_draw = checked_count("n", n, 0), checked_count("first_draw", first_draw, 0)
+        check_draws(first_draw, n)
+        self._check_examples(x)
+        engine = self._engine(scores)[1]
+        stream = Stream(self.seed, purpose)
+        return engine.run(x, self._addresses(index, len(x)), stream, first_draw, n)
+
+    def predict(
+        self,
+        x: Tensor,
+        n: int = 1000,
+        alpha: float = 0.001,
+        *,
+        scores: str = "argmax",
+        index: Any = None,
+    ) -> IntArray:
+        """The smoothed classifier's class for every example, or ABSTAIN.
+
+        Parameters
+        ----------
+        x : float32 [B, *input_shape]
+        n : int
+            Draws per example, at least 1.
+        alpha : float
+            Probability, per example, of returning a class that is not the smoothed one's.
+
+        Returns
+        -------
+        prediction : int64 [B]
+            -1 where the draws do not decide.
+
+        Source
+            Cohen et al., ICML 2019, section 3.2.1 (votes); Hoeffding, 1963 (softmax).
+        """
+        n, alpha = checked_count("n", n, 1), checked_alpha(alpha)
+        tally = self.count(x, n, index=index, purpose=Purpose.PREDICTION, scores=scores)
+        return predicted_classes(tally, scores, alpha)
+
+    def certify(
+        self,
+        x: Tensor,
+        *,
+        norm: Any = None,
+        n0: int = 100,
+        n: int = 100_000,
+        alpha: float = 0.001,
+        scores: str = "argmax",
+        bound: str = "tight",
+        index: Any = None,
+    ) -> Certificates:
+        """A class and a radius within which it does not change, for every example.
+
+        Parameters
+        ----------
+        x : float32 [B, *input_shape]
+        norm : {1, 2, inf}, optional
+            The attack's; default: the mechanism's own.
+        n0, n : int
+            Draws that select the class, and draws that bound its probability.
+        alpha : float
+            Probability, per example, that the claim is false.
+        bound : {"tight", "pixeldp", "pixeldp-classical"}
+            From probabilities to radius; `tight` is never smaller than the others.
+        index : int or int [B], optional
+            As for `count`; an explicit one makes the call repeatable.
+
+        Returns
+        -------
+        certificates : Certificates
+            Radius in input units.
+        """
+        terms = self.terms(x, norm=norm, n0=n0, n=n, alpha=alpha, scores=scores, bound=bound)
+        addresses = self._addresses(index, len(x))
+        selection, estimation = (
+            self.count(x, draws, index=addresses, purpose=purpose, scores=scores)
+            for draws, purpose in ((terms.n0, Purpose.SELECTION), (terms.n, Purpose.ESTIMATION))
+        )
+        return Certificates.judged(terms, addresses.astype(np.int64), selection, estimation)
+
+    def terms(
+        self,
+        x: Tensor,
+        *,
+        norm: Any = None,
+        n0: int = 100,
+        n: int = 100_000,
+        alpha: float = 0.001,
+        scores: str = "argmax",
+        bound: str = "tight",
+    ) -> Terms:
+        """Check a request to certify, and everything its certificates will state.
+
+        `x` gives the shape and is checked like the examples of `certify`.
+        """
+        check_scores(scores)
+        radius_function(bound)
+        asked = self.mechanism.norm if norm is None else Norm.parse(norm)
+        n0, n = checked_count("n0", n0, 1), checked_count("n", n, 1)
+        alpha = checked_alpha(alpha)
+        self._check_examples(x)
+        plan = self._checked_plan()
+        name, engine = self._engine(scores)
+        return Terms(
+            mechanism=self.mechanism,
+            norm=asked,
+            bound=bound,
+            scores=scores,
+            alpha=alpha,
+            n0=n0,
+            n=n,
+            sensitivities=_sensitivities(plan, asked, self.mechanism.norm),
+            seed=self.seed,
+            num_classes=self.num_classes,
+            input_shape=plan.input_shape,
+            backend=name,
+            arithmetic=engine.arithmetic,
+            model_fingerprint=fingerprint(self.model),
+            version=__version__,
+        )
+
+    def _addresses(self, index: Any, examples: int) -> Any:
+        if index is None:
+            first = self._next_index
+            if first + examples > SHARED_EXAMPLE:
+                raise InvalidArgument(
+                    "This object has used up its addresses; make one with a new seed."
+                )
+            self._next_index += examples
+            return np.arange(first, first + examples, dtype=np.uint32)
+        if np.ndim(index) == 0:
+            first = checked_count("index", index, 0)
+            index = np.arange(first, first + examples, dtype=np.int64)
+        addresses = checked_index(index)
+        if len(addresses) != examples:
+            raise InvalidArgument(f"`index` has {len(addresses)} entries for {examples} examples.")
+        return addresses
+
+    def _check_examples(self, x: Any) -> None:
+        shape = self.input_shape
+        checked_examples(x, shape, self.input_range, self.device)
+        if shape is None:
+            self.input_shape = tuple(x.shape[1:])
+
+    def _checked_plan(self) -> Plan:
+        """The plan, after checking again what a caller may have changed since."""
+        assert self.input_shape is not None
+        plan = make_plan(self.model.prefix, self.model.suffix, self.input_shape, self.num_classes)
+        if self._plan is None or (plan.prefix, plan.suffix) != (
+            self._plan.prefix,
+            self._plan.suffix,
+        ):
+            self._plan = plan
+            self._engines.clear()
+        return plan
+
+    def _engine(self, scores: str) -> tuple[str, AbstractEngine]:
+        plan = self._checked_plan()
+        kind = Votes if scores == "argmax" else SoftmaxSums
+        reduction: AbstractReduction = kind(self.num_classes)
+        if reduction not in self._engines:
+            backend = select(self.backend, plan, self.mechanism, reduction, self.device)
+            engine = backend.prepare(
+                plan, self.mechanism, reduction, self.device, dtype=self.dtype, tile=self.tile
+            )
+            self._engines[reduction] = backend.name, engine
+        return self._engines[reduction]
+
+
+def as_pixeldp(model: nn.Module, mechanism: AbstractMechanism | None) -> PixelDP:
+    """The model as prefix, noise point and suffix, or an error that says why it is not one."""
+    if not isinstance(model, nn.Module):
+        raise InvalidArgument(f"`model` must be an nn.Module, got {type(model).__name__}.")
+    if isinstance(model, PixelDP):
+        _check_is_plain(model, mechanism)
+        return model
+    inner = [name for name, part in model.named_modules() if isinstance(part, PixelDP)]
+    if inner:
+        raise UnsupportedModel(
+            f"The model holds a PixelDP at '{inner[0]}', and what surrounds it could carry the "
+            "input around the noise; pass the PixelDP itself."
+        )
+    if mechanism is None:
+        raise InvalidArgument(
+            "A plain module needs a mechanism: SmoothedClassifier(model, Gaussian(0.25), ...)."
+        )
+    return PixelDP(None, mechanism, model).train(model.training)
+
+
+def _check_is_plain(model: PixelDP, mechanism: AbstractMechanism | None) -> None:
+    if mechanism is not None and mechanism != model.mechanism:
+        raise InvalidArgument(
+            f"The model brings its own mechanism, {model.mechanism}; leave `mechanism` out."
+        )
+    if type(model).forward is not PixelDP.forward or type(model).noisy is not PixelDP.noisy:
+        raise UnsupportedModel(
+            f"{type(model).__name__} overrides PixelDP.forward, which could carry the input around "
+            "the noise; use PixelDP(prefix, mechanism, suffix) itself."
+        )
+    if model._forward_hooks or model._forward_pre_hooks:
+        raise UnsupportedModel(
+            "The PixelDP has forward hooks, so that what it serves is not what would be certified; "
+            "remove them."
+        )
+
+
+def _sensitivities(plan: Plan, asked: Norm, mechanism_norm: Norm) -> tuple[tuple[str, float], ...]:
+    """Upper bounds from every norm for which there is one; the asked norm must be among them."""
+    found = []
+    for p in Norm:
+        try:
+            value = sensitivity(plan.prefix, plan.input_shape, p, mechanism_norm)
+        except UnsupportedModel:
+            if p is asked:
+                raise
+            continue
+        if not value > 0:
+            raise UnsupportedModel(
+                "prefix maps every input to the same features (sensitivity 0): nothing of the "
+                "input reaches the network."
+            )
+        found.append((str(p), value))
+    return tuple(found)
+
+
+def _device_of(model: nn.Module) -> torch.device:
+    first = next(iter(model.state_dict().values()), None)
+    return torch.device("cpu") if first is None else first.device
+
+
+def checked_count(name: str, value: Any, least: int) -> int:
+    """`value` as an int of at least `least`, or an error that names it."""
+    try:
+        number = operator.index(value)
+    except TypeError:
+        number = least - 1
+    if isinstance(value, bool) or number < least:
+        raise InvalidArgument(f"`{name}` must be an integer of at least {least}, got {value!r}.")
+    return number
+
+
+def checked_alpha(alpha: Any) -> float:
+    """`alpha` as a float in (0, 1)."""
+    try:
+        value = float(alpha)
+    except (TypeError, ValueError):
+        value = float("nan")
+    if not 0 < value < 1:
+        raise InvalidArgument(
+            f"`alpha` must lie in (0, 1), got {alpha!r}: it is the probability of a false claim, "
+            "0.001 by custom."
+        )
+    return value

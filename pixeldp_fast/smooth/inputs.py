@@ -1,0 +1,82 @@
+"""What examples must look like, and messages that say how to get there."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+
+from pixeldp_fast.errors import InvalidArgument
+
+InputRange = tuple[float, float]
+
+
+def checked_range(input_range: Any) -> InputRange | None:
+    """`input_range` as (low, high), or None."""
+    if input_range is None:
+        return None
+    try:
+        low, high = (float(v) for v in input_range)
+    except (TypeError, ValueError):
+        low = high = math.nan
+    if not (math.isfinite(low) and math.isfinite(high) and low < high):
+        raise InvalidArgument(
+            f"`input_range` must be (low, high) with low < high, or None; got {input_range!r}."
+        )
+    return low, high
+
+
+def checked_examples(
+    x: Any, shape: tuple[int, ...] | None, input_range: InputRange | None, device: torch.device
+) -> None:
+    """Refuse examples of the wrong type, shape, range or device.
+
+    Raises
+    ------
+    InvalidArgument
+        Naming what is wrong, what is accepted and what to try.
+    """
+    if not isinstance(x, torch.Tensor):
+        raise InvalidArgument(
+            f"`x` must be a float32 tensor [B, ...], got {type(x).__name__}; use torch.from_numpy."
+        )
+    if x.dtype != torch.float32:
+        hint = (
+            "convert with x.float() / 255"
+            if x.dtype == torch.uint8
+            else "convert with x.float(); the certificate is for the converted values"
+        )
+        raise InvalidArgument(f"`x` must be float32, got {x.dtype}: {hint}.")
+    if x.ndim < 2:
+        raise InvalidArgument(
+            f"`x` must be a batch [B, ...], got shape {tuple(x.shape)}; x[None] makes one of 1."
+        )
+    if shape is not None and tuple(x.shape[1:]) != shape:
+        raise InvalidArgument(
+            f"`x` has examples of shape {tuple(x.shape[1:])}, but the model takes {shape}."
+        )
+    if x.device != device and x.device.type != device.type:
+        raise InvalidArgument(
+            f"`x` is on {x.device}, the model on {device}; nothing is moved silently: x.to(...)."
+        )
+    if not bool(torch.isfinite(x).all()):
+        raise InvalidArgument("`x` holds NaN or infinity.")
+    if input_range is not None and x.numel():
+        _check_values(float(x.min()), float(x.max()), input_range)
+
+
+def _check_values(low: float, high: float, input_range: InputRange) -> None:
+    if input_range[0] <= low and high <= input_range[1]:
+        return
+    if high > 2 and low >= 0 and high <= 255:
+        hint = "divide by 255: sigma and radii are in input units of [0, 1]"
+    else:
+        hint = (
+            "is it normalised? Put the normalisation into the model, behind the noise, or state "
+            "the range with `input_range=`"
+        )
+    raise InvalidArgument(
+        f"`x` spans [{low:.4g}, {high:.4g}], outside the input range "
+        f"[{input_range[0]:g}, {input_range[1]:g}]: {hint}."
+    )
