@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import operator
 from typing import Any
 
 import numpy as np
@@ -15,7 +14,7 @@ from pixeldp_fast.backends.reduction import AbstractReduction, SoftmaxSums, Vote
 from pixeldp_fast.backends.registry import backend_names, select
 from pixeldp_fast.backends.tally import Tally
 from pixeldp_fast.bounds.registry import radius_function
-from pixeldp_fast.errors import InvalidArgument, UnsupportedModel
+from pixeldp_fast.errors import InvalidArgument
 from pixeldp_fast.models.fingerprint import fingerprint
 from pixeldp_fast.noise.mechanism import AbstractMechanism
 from pixeldp_fast.noise.stream import (
@@ -28,11 +27,16 @@ from pixeldp_fast.noise.stream import (
     new_seed,
 )
 from pixeldp_fast.plan.plan import Plan, make_plan
-from pixeldp_fast.plan.sensitivity import sensitivity
 from pixeldp_fast.smooth.certificate import Certificates
-from pixeldp_fast.smooth.inputs import InputRange, checked_examples, checked_range
+from pixeldp_fast.smooth.inputs import (
+    InputRange,
+    checked_alpha,
+    checked_count,
+    checked_examples,
+    checked_range,
+)
 from pixeldp_fast.smooth.judge import Terms, check_scores
-from pixeldp_fast.smooth.model import PixelDP
+from pixeldp_fast.smooth.structure import as_pixeldp, sensitivities
 from pixeldp_fast.smooth.vote import predicted_classes
 from pixeldp_fast.types import IntArray, Norm
 
@@ -263,7 +267,7 @@ class SmoothedClassifier:
             alpha=alpha,
             n0=n0,
             n=n,
-            sensitivities=_sensitivities(plan, asked, self.mechanism.norm),
+            sensitivities=sensitivities(plan, asked, self.mechanism.norm),
             seed=self.seed,
             num_classes=self.num_classes,
             input_shape=plan.input_shape,
@@ -321,87 +325,6 @@ class SmoothedClassifier:
         return self._engines[reduction]
 
 
-def as_pixeldp(model: nn.Module, mechanism: AbstractMechanism | None) -> PixelDP:
-    """The model as prefix, noise point and suffix, or an error that says why it is not one."""
-    if not isinstance(model, nn.Module):
-        raise InvalidArgument(f"`model` must be an nn.Module, got {type(model).__name__}.")
-    if isinstance(model, PixelDP):
-        _check_is_plain(model, mechanism)
-        return model
-    inner = [name for name, part in model.named_modules() if isinstance(part, PixelDP)]
-    if inner:
-        raise UnsupportedModel(
-            f"The model holds a PixelDP at '{inner[0]}', and what surrounds it could carry the "
-            "input around the noise; pass the PixelDP itself."
-        )
-    if mechanism is None:
-        raise InvalidArgument(
-            "A plain module needs a mechanism: SmoothedClassifier(model, Gaussian(0.25), ...)."
-        )
-    return PixelDP(None, mechanism, model).train(model.training)
-
-
-def _check_is_plain(model: PixelDP, mechanism: AbstractMechanism | None) -> None:
-    if mechanism is not None and mechanism != model.mechanism:
-        raise InvalidArgument(
-            f"The model brings its own mechanism, {model.mechanism}; leave `mechanism` out."
-        )
-    if type(model).forward is not PixelDP.forward or type(model).noisy is not PixelDP.noisy:
-        raise UnsupportedModel(
-            f"{type(model).__name__} overrides PixelDP.forward, which could carry the input around "
-            "the noise; use PixelDP(prefix, mechanism, suffix) itself."
-        )
-    if model._forward_hooks or model._forward_pre_hooks:
-        raise UnsupportedModel(
-            "The PixelDP has forward hooks, so that what it serves is not what would be certified; "
-            "remove them."
-        )
-
-
-def _sensitivities(plan: Plan, asked: Norm, mechanism_norm: Norm) -> tuple[tuple[str, float], ...]:
-    """Upper bounds from every norm for which there is one; the asked norm must be among them."""
-    found = []
-    for p in Norm:
-        try:
-            value = sensitivity(plan.prefix, plan.input_shape, p, mechanism_norm)
-        except UnsupportedModel:
-            if p is asked:
-                raise
-            continue
-        if not value > 0:
-            raise UnsupportedModel(
-                "prefix maps every input to the same features (sensitivity 0): nothing of the "
-                "input reaches the network."
-            )
-        found.append((str(p), value))
-    return tuple(found)
-
-
 def _device_of(model: nn.Module) -> torch.device:
     first = next(iter(model.state_dict().values()), None)
     return torch.device("cpu") if first is None else first.device
-
-
-def checked_count(name: str, value: Any, least: int) -> int:
-    """`value` as an int of at least `least`, or an error that names it."""
-    try:
-        number = operator.index(value)
-    except TypeError:
-        number = least - 1
-    if isinstance(value, bool) or number < least:
-        raise InvalidArgument(f"`{name}` must be an integer of at least {least}, got {value!r}.")
-    return number
-
-
-def checked_alpha(alpha: Any) -> float:
-    """`alpha` as a float in (0, 1)."""
-    try:
-        value = float(alpha)
-    except (TypeError, ValueError):
-        value = float("nan")
-    if not 0 < value < 1:
-        raise InvalidArgument(
-            f"`alpha` must lie in (0, 1), got {alpha!r}: it is the probability of a false claim, "
-            "0.001 by custom."
-        )
-    return value

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from pixeldp_fast.errors import InvalidArgument
 from pixeldp_fast.noise.gaussian import Gaussian
+from pixeldp_fast.noise.stream import checked_seed, new_seed
 from pixeldp_fast.smooth.classifier import SmoothedClassifier
 from pixeldp_fast.types import ABSTAIN
 
@@ -21,6 +22,8 @@ class Smooth:
     num_classes : int
     sigma : float
         In input units.
+    seed : int, optional
+        In [0, 2^64). Default: from the operating system.
 
     Guarantee
         As `SmoothedClassifier.predict` and `.certify`; the radius is rounded down.
@@ -30,7 +33,14 @@ class Smooth:
 
     ABSTAIN = ABSTAIN
 
-    def __init__(self, base_classifier: nn.Module, num_classes: int, sigma: float) -> None:
+    def __init__(
+        self,
+        base_classifier: nn.Module,
+        num_classes: int,
+        sigma: float,
+        *,
+        seed: int | None = None,
+    ) -> None:
         if not isinstance(base_classifier, nn.Module):
             raise InvalidArgument(
                 f"`base_classifier` must be an nn.Module, got {type(base_classifier).__name__}."
@@ -38,6 +48,7 @@ class Smooth:
         self.base_classifier = base_classifier.eval()
         self.num_classes = num_classes
         self.sigma = sigma
+        self.seed = new_seed() if seed is None else checked_seed(seed)
         self._smoothed: dict[int, SmoothedClassifier] = {}
         self._next_index = 0
 
@@ -56,14 +67,13 @@ class Smooth:
         return int(smoothed.predict(self._batch(x), n, alpha, index=self._address())[0])
 
     def _for(self, batch_size: int) -> SmoothedClassifier:
-        """One smoothed classifier per batch size, all with the first one's seed."""
+        """One smoothed classifier per batch size, all with the same seed."""
         if batch_size not in self._smoothed:
-            first = next(iter(self._smoothed.values()), None)
             self._smoothed[batch_size] = SmoothedClassifier(
                 self.base_classifier,
                 Gaussian(self.sigma),
                 num_classes=self.num_classes,
-                seed=None if first is None else first.seed,
+                seed=self.seed,
                 input_range=None,
                 tile=batch_size,
             )

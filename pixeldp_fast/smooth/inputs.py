@@ -1,8 +1,9 @@
-"""What examples must look like, and messages that say how to get there."""
+"""What examples and arguments must look like, and messages that say how to get there."""
 
 from __future__ import annotations
 
 import math
+import operator
 from typing import Any
 
 import torch
@@ -80,3 +81,28 @@ def _check_values(low: float, high: float, input_range: InputRange) -> None:
         f"`x` spans [{low:.4g}, {high:.4g}], outside the input range "
         f"[{input_range[0]:g}, {input_range[1]:g}]: {hint}."
     )
+
+
+def checked_count(name: str, value: Any, least: int) -> int:
+    """`value` as an int of at least `least`, or an error that names it."""
+    try:
+        number = operator.index(value)
+    except TypeError:
+        number = least - 1
+    if isinstance(value, bool) or number < least:
+        raise InvalidArgument(f"`{name}` must be an integer of at least {least}, got {value!r}.")
+    return number
+
+
+def checked_alpha(alpha: Any) -> float:
+    """`alpha` as a float in (0, 1)."""
+    try:
+        value = float(alpha)
+    except (TypeError, ValueError):
+        value = float("nan")
+    if not 0 < value < 1:
+        raise InvalidArgument(
+            f"`alpha` must lie in (0, 1), got {alpha!r}: it is the probability of a false claim, "
+            "0.001 by custom."
+        )
+    return value
