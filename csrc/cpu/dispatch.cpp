@@ -1,5 +1,7 @@
 // Which kernels this machine runs, and the rows of a request shared out between threads.
 #include <cstring>
+#include <functional>
+#include <system_error>
 #include <thread>
 #include <vector>
 
@@ -8,7 +10,7 @@
 namespace pixeldp {
 namespace {
 
-constexpr std::int64_t kRowsPerThreadWorthIt = 1 << 16;  // coordinates; a thread costs about 30 us
+constexpr std::int64_t kWorthAThread = 1 << 16;  // coordinates; starting a thread costs about 30 us
 
 void add_noise_rows(const NoiseKernels& kernels, const Request& r, std::int64_t first,
                     std::int64_t last) {
@@ -48,15 +50,22 @@ NoiseKernels select_noise(const char* widest) {
 
 void add_noise(const NoiseKernels& kernels, const Request& r, int threads) {
   const std::int64_t rows = r.examples * r.draws;
-  const std::int64_t useful = rows * r.coordinates / kRowsPerThreadWorthIt;
+  const std::int64_t useful = rows * r.coordinates / kWorthAThread;
   const std::int64_t wanted = threads < useful ? threads : useful;
   const std::int64_t workers = wanted < rows ? (wanted < 1 ? 1 : wanted) : rows;
   std::vector<std::thread> pool;
-  for (std::int64_t i = 1; i < workers; ++i) {
-    pool.emplace_back(add_noise_rows, std::cref(kernels), std::cref(r), rows * i / workers,
-                      rows * (i + 1) / workers);
+  pool.reserve(static_cast<std::size_t>(workers));
+  std::int64_t last = rows;  // threads take their shares from the end
+  for (std::int64_t i = workers - 1; i > 0; --i) {
+    const std::int64_t first = rows * i / workers;
+    try {
+      pool.emplace_back(add_noise_rows, std::cref(kernels), std::cref(r), first, last);
+    } catch (const std::system_error&) {  // no thread to be had: this one does the rest
+      break;
+    }
+    last = first;
   }
-  add_noise_rows(kernels, r, 0, workers ? rows / workers : 0);
+  add_noise_rows(kernels, r, 0, last);
   for (std::thread& worker : pool) worker.join();
 }
 

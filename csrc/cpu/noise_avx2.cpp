@@ -8,6 +8,7 @@ namespace {
 
 struct Isa {
   static constexpr int kBlocks = 4;
+  static constexpr int kGaussianGroup = 16;
   using U = __m256i;
   using W = __m256i;
   using F = __m256;
@@ -28,8 +29,6 @@ struct Isa {
   static W and_bits(W a, W b) { return _mm256_and_si256(a, b); }
   static W add_bits(W a, W b) { return _mm256_add_epi32(a, b); }
   static W sub_bits(W a, W b) { return _mm256_sub_epi32(a, b); }
-  static W shift_bits_right_30(W a) { return _mm256_srli_epi32(a, 30); }
-  static W shift_bits_left_30(W a) { return _mm256_slli_epi32(a, 30); }
   static Mask above(W a, W b) {  // unsigned, by moving both ranges to the signed one
     const W top = splat_bits(0x80000000u);
     return _mm256_castsi256_ps(_mm256_cmpgt_epi32(xor_bits(a, top), xor_bits(b, top)));
@@ -50,7 +49,6 @@ struct Isa {
   static F mul(F a, F b) { return _mm256_mul_ps(a, b); }
   static F fma(F a, F b, F c) { return _mm256_fmadd_ps(a, b, c); }
   static F sqrt(F a) { return _mm256_sqrt_ps(a); }
-  static F negate(F a) { return _mm256_xor_ps(a, splat(-0.0f)); }
   static F select(Mask m, F a, F b) { return _mm256_blendv_ps(b, a, m); }
   static F flip_sign(F a, W sign) {
     return _mm256_xor_ps(a, _mm256_castsi256_ps(and_bits(sign, splat_bits(0x80000000u))));

@@ -8,6 +8,7 @@ namespace {
 
 struct Isa {
   static constexpr int kBlocks = 8;
+  static constexpr int kGaussianGroup = 1;
   using U = __m512i;
   using W = __m512i;
   using F = __m512;
@@ -30,8 +31,6 @@ struct Isa {
   static W and_bits(W a, W b) { return _mm512_and_si512(a, b); }
   static W add_bits(W a, W b) { return _mm512_add_epi32(a, b); }
   static W sub_bits(W a, W b) { return _mm512_sub_epi32(a, b); }
-  static W shift_bits_right_30(W a) { return _mm512_srli_epi32(a, 30); }
-  static W shift_bits_left_30(W a) { return _mm512_slli_epi32(a, 30); }
   static Mask above(W a, W b) { return _mm512_cmpgt_epu32_mask(a, b); }
   static Mask bit(W a, std::uint32_t b) { return _mm512_test_epi32_mask(a, splat_bits(b)); }
   static W select_bits(Mask m, W a, W b) { return _mm512_mask_blend_epi32(m, b, a); }
@@ -44,10 +43,10 @@ struct Isa {
   static F mul(F a, F b) { return _mm512_mul_ps(a, b); }
   static F fma(F a, F b, F c) { return _mm512_fmadd_ps(a, b, c); }
   static F sqrt(F a) { return _mm512_sqrt_ps(a); }
-  static F negate(F a) { return _mm512_xor_ps(a, splat(-0.0f)); }
   static F select(Mask m, F a, F b) { return _mm512_mask_blend_ps(m, b, a); }
-  static F flip_sign(F a, W sign) {
-    return _mm512_xor_ps(a, _mm512_castsi512_ps(and_bits(sign, splat_bits(0x80000000u))));
+  static F flip_sign(F a, W sign) {  // a ^ (sign & top bit)
+    return _mm512_castsi512_ps(_mm512_ternarylogic_epi32(_mm512_castps_si512(a), sign,
+                                                         splat_bits(0x80000000u), 0x78));
   }
   static F from_signed(W a) { return _mm512_cvtepi32_ps(a); }
   static F from_unsigned(W a) { return _mm512_cvtepu32_ps(a); }

@@ -51,10 +51,10 @@ inline Words philox_words(std::uint64_t first_block, const Row& row, const Keys&
   return c;
 }
 
-// -ln u, u = (w + 1/2) 2^-bits, worked from the nearer end: full relative precision everywhere.
+// ln u, u = (w + 1/2) 2^-bits, worked from the nearer end: full relative precision everywhere.
 // Polynomial of degree 9 after Cephes' logf (S. Moshier); below 1.5 units in the last place.
 template <int kBits>
-inline F minus_log(W w) {
+inline F log_uniform(W w) {
   constexpr std::uint32_t kTop = kBits == 32 ? 0xFFFFFFFFu : 0x7FFFFFFFu;
   constexpr std::uint32_t kRoot = kBits == 32 ? 0xB504F333u : 0x5A827999u;  // u = sqrt(1/2)
   constexpr float kUnit = kBits == 32 ? 0x1p-32f : 0x1p-31f;
@@ -81,15 +81,16 @@ inline F minus_log(W w) {
   log = Isa::fma(e, Isa::splat(-2.12194440e-4f), log);
   log = Isa::fma(square, Isa::splat(-0.5f), log);
   log = Isa::add(log, f);
-  log = Isa::fma(e, Isa::splat(0.693359375f), log);
-  return Isa::negate(log);
+  return Isa::fma(e, Isa::splat(0.693359375f), log);
 }
 
-// cos and sin of 2 pi u, u = (w + 1/2) 2^-32, reduced to the nearest quarter turn in integers.
-// Polynomials after Cephes' sinf and cosf on [-pi/4, pi/4].
+// cos and sin of 2 pi u, u = (w + 1/2) 2^-32. An eighth of a turn is added, so that the top two
+// bits number the nearest quarter and the rest is the way from it; their signs and which of the two
+// is which are read off those bits. Polynomials after Cephes' sinf and cosf on [-pi/4, pi/4].
 inline void turn(W w, F& cosine, F& sine) {
-  const W quarter = Isa::shift_bits_right_30(Isa::add_bits(w, Isa::splat_bits(0x20000000u)));
-  const W rest = Isa::sub_bits(w, Isa::shift_bits_left_30(quarter));
+  const W eighth = Isa::splat_bits(0x20000000u);
+  const W t = Isa::add_bits(w, eighth);
+  const W rest = Isa::sub_bits(Isa::and_bits(t, Isa::splat_bits(0x3FFFFFFFu)), eighth);
   const F phi = Isa::mul(Isa::add(Isa::from_signed(rest), Isa::splat(0.5f)),
                          Isa::splat(1.46291807926715968e-9f));  // 2 pi 2^-32
   const F z = Isa::mul(phi, phi);
@@ -101,27 +102,24 @@ inline void turn(W w, F& cosine, F& sine) {
   c = Isa::fma(c, z, Isa::splat(-1.388731625493765e-3f));
   c = Isa::fma(c, z, Isa::splat(4.166664568298827e-2f));
   c = Isa::fma(Isa::mul(c, z), z, Isa::fma(z, Isa::splat(-0.5f), Isa::splat(1.0f)));
-  const auto odd = Isa::bit(quarter, 1u);
-  const W one = Isa::splat_bits(1u), two = Isa::splat_bits(2u);
-  cosine = Isa::flip_sign(Isa::select(odd, s, c),
-                          Isa::shift_bits_left_30(Isa::and_bits(Isa::add_bits(quarter, one), two)));
-  sine = Isa::flip_sign(Isa::select(odd, c, s),
-                        Isa::shift_bits_left_30(Isa::and_bits(quarter, two)));
+  const auto odd = Isa::bit(t, 0x40000000u);
+  cosine = Isa::flip_sign(Isa::select(odd, s, c), Isa::xor_bits(t, Isa::add_bits(t, t)));
+  sine = Isa::flip_sign(Isa::select(odd, c, s), t);
 }
 
 // Words 0 and 2 give the radius, 1 and 3 the angle; cosine, then sine, in coordinate order.
 inline void gaussian_step(const Words& c, F scale, F& first, F& second) {
-  const F minus_two_log = minus_log<32>(Isa::join(c.c0, c.c2));
-  const F radius = Isa::sqrt(Isa::add(minus_two_log, minus_two_log));
+  const F log = log_uniform<32>(Isa::join(c.c0, c.c2));
+  const F radius = Isa::mul(scale, Isa::sqrt(Isa::mul(log, Isa::splat(-2.0f))));
   F cosine, sine;
   turn(Isa::join(c.c1, c.c3), cosine, sine);
-  Isa::interleave_32(Isa::mul(scale, Isa::mul(radius, cosine)),
-                     Isa::mul(scale, Isa::mul(radius, sine)), first, second);
+  Isa::interleave_32(Isa::mul(radius, cosine), Isa::mul(radius, sine), first, second);
 }
 
+// The top bit is the sign. ln u is negative: it is flipped where that bit is clear.
 inline F laplace_unit(W w) {
-  const F size = minus_log<31>(Isa::and_bits(w, Isa::splat_bits(0x7FFFFFFFu)));
-  return Isa::flip_sign(size, Isa::and_bits(w, Isa::splat_bits(0x80000000u)));
+  const F log = log_uniform<31>(Isa::and_bits(w, Isa::splat_bits(0x7FFFFFFFu)));
+  return Isa::flip_sign(log, Isa::xor_bits(w, Isa::splat_bits(0x80000000u)));
 }
 
 inline F uniform_unit(W w) {
@@ -141,17 +139,33 @@ inline void step(const Words& c, F scale, F& first, F& second) {
   }
 }
 
+// Steps whose words are made before any of their floats. Apart, each phase is short enough for the
+// processor to overlap several steps; chained, it waits on latencies. Measured on Zen 4, groups of
+// 1 to 16: AVX2 gains 1.2 times at 16; AVX-512 too, except that Gaussian steps are best at 1.
+template <Law kLaw>
+constexpr int kGroup = kLaw == Law::gaussian ? Isa::kGaussianGroup : 16;
+
 template <Law kLaw>
 void fill_row(float scale_value, const Row& row, const float* center, float* out) {
   const F scale = Isa::splat(scale_value);
   const Keys keys(row.seed);
-  std::int64_t j = 0;
-  for (; j + kStep <= row.coordinates; j += kStep) {
-    F first, second;
-    step<kLaw>(philox_words(static_cast<std::uint64_t>(j / 4), row, keys), scale, first, second);
-    Isa::store(out + j, Isa::add(Isa::load(center + j), first));
-    Isa::store(out + j + kStep / 2, Isa::add(Isa::load(center + j + kStep / 2), second));
+  Words words[kGroup<kLaw>];
+  const std::int64_t whole_steps = row.coordinates / kStep;
+  for (std::int64_t first_step = 0; first_step < whole_steps; first_step += kGroup<kLaw>) {
+    const std::int64_t left = whole_steps - first_step;
+    const int steps = left < kGroup<kLaw> ? static_cast<int>(left) : kGroup<kLaw>;
+    for (int s = 0; s < steps; ++s) {
+      words[s] = philox_words(static_cast<std::uint64_t>((first_step + s) * kBlocks), row, keys);
+    }
+    for (int s = 0; s < steps; ++s) {
+      const std::int64_t j = (first_step + s) * kStep;
+      F first, second;
+      step<kLaw>(words[s], scale, first, second);
+      Isa::store(out + j, Isa::add(Isa::load(center + j), first));
+      Isa::store(out + j + kStep / 2, Isa::add(Isa::load(center + j + kStep / 2), second));
+    }
   }
+  const std::int64_t j = whole_steps * kStep;
   if (j < row.coordinates) {
     float rest[kStep];
     F first, second;

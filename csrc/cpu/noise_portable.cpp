@@ -10,6 +10,7 @@ namespace {
 
 struct Isa {
   static constexpr int kBlocks = 4;
+  static constexpr int kGaussianGroup = 1;
   static constexpr int kLanes = 2 * kBlocks;
   struct U { std::uint64_t v[kBlocks]; };
   struct W { std::uint32_t v[kLanes]; };
@@ -41,8 +42,6 @@ struct Isa {
   static W and_bits(W a, W b) { return each<W>([&](int i) { return a.v[i] & b.v[i]; }); }
   static W add_bits(W a, W b) { return each<W>([&](int i) { return a.v[i] + b.v[i]; }); }
   static W sub_bits(W a, W b) { return each<W>([&](int i) { return a.v[i] - b.v[i]; }); }
-  static W shift_bits_right_30(W a) { return each<W>([&](int i) { return a.v[i] >> 30; }); }
-  static W shift_bits_left_30(W a) { return each<W>([&](int i) { return a.v[i] << 30; }); }
   static Mask above(W a, W b) { return each<Mask>([&](int i) { return a.v[i] > b.v[i]; }); }
   static Mask bit(W a, std::uint32_t b) { return each<Mask>([&](int i) { return (a.v[i] & b) != 0; }); }
   static W select_bits(Mask m, W a, W b) { return each<W>([&](int i) { return m.v[i] ? a.v[i] : b.v[i]; }); }
@@ -55,7 +54,6 @@ struct Isa {
   static F mul(F a, F b) { return each<F>([&](int i) { return a.v[i] * b.v[i]; }); }
   static F fma(F a, F b, F c) { return each<F>([&](int i) { return std::fma(a.v[i], b.v[i], c.v[i]); }); }
   static F sqrt(F a) { return each<F>([&](int i) { return std::sqrt(a.v[i]); }); }
-  static F negate(F a) { return each<F>([&](int i) { return -a.v[i]; }); }
   static F select(Mask m, F a, F b) { return each<F>([&](int i) { return m.v[i] ? a.v[i] : b.v[i]; }); }
   static F flip_sign(F a, W sign) {
     return each<F>([&](int i) { return from_bits(to_bits(a.v[i]) ^ (sign.v[i] & 0x80000000u)); });

@@ -53,19 +53,18 @@ class Laplace(AbstractMechanism):
         # Equal here, r may still exceed epsilon by its rounding, unless the division was exact.
         exact_division = math.frexp(self.scale)[0] == 0.5
         unsure = (gap < 0) | ((e == r) & (r > 0) & (not exact_division))
-        delta = rounding.up(-np.expm1(gap / 2)) + np.where(unsure, 1e-15 * r, 0.0)
+        delta = rounding.up(-np.expm1(gap / 2)) + np.where(unsure, 2.3e-16 * r, 0.0)
         return np.where(r < math.inf, np.clip(delta, 0.0, 1.0), 1.0)
 
     def tradeoff(self, alpha: ArrayLike, shift: ArrayLike) -> FloatArray:
         """T = 1 - e^r alpha, then e^-r/(4 alpha) from e^-r/2, then e^-r (1 - alpha) from 1/2."""
         a, r = checked_curve_arguments("alpha", alpha, 1.0, shift, self.scale)
         decay = np.exp(-r)
-        small = a < decay / 2
+        small = (a < decay / 2) & (r < 700)  # e^r overflows beyond; there the curve is above 1/2
         growth = np.exp(np.where(small, r, 0.0))
-        safe_a = np.where(a > 0, a, 1.0)
-        curve = np.where(
-            small, 1 - growth * a, np.where(a <= 0.5, decay / (4 * safe_a), decay * (1 - a))
-        )
+        safe_a = np.where(small, 1.0, np.maximum(a, 1e-300))
+        middle = np.minimum(decay / (4 * safe_a), 0.5)
+        curve = np.where(small, 1 - growth * a, np.where(a <= 0.5, middle, decay * (1 - a)))
         # exp(r) alpha <= 1/2 where it is used, so its error is below one margin of a term of 1.
         return np.clip(rounding.down(curve), 0.0, 1.0)
 
