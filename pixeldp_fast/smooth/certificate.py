@@ -117,8 +117,10 @@ class Certificates:
 
     def __getitem__(self, rows: slice | ArrayLike) -> Certificates:
         """Some of the certificates, by slice, index array or mask."""
-        at = np.arange(len(self))[rows if isinstance(rows, slice) else np.asarray(rows)]
-        at = np.atleast_1d(at)
+        if not isinstance(rows, slice):
+            rows = np.asarray(rows)
+            rows = rows if rows.size else rows.astype(np.int64)
+        at = np.atleast_1d(np.arange(len(self))[rows])
         return Certificates(
             self.index[at],
             self.prediction[at],

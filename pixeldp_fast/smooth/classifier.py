@@ -256,6 +256,9 @@ class SmoothedClassifier:
         asked = self.mechanism.norm if norm is None else Norm.parse(norm)
         n0, n = checked_count("n0", n0, 1), checked_count("n", n, 1)
         alpha = checked_alpha(alpha)
+        for draws in (n0, n):
+            check_draws(0, draws)
+            _reduction(scores, self.num_classes).check_draws(draws)
         self._check_examples(x)
         plan = self._checked_plan()
         name, engine = self._engine(scores)
@@ -314,8 +317,7 @@ class SmoothedClassifier:
 
     def _engine(self, scores: str) -> tuple[str, AbstractEngine]:
         plan = self._checked_plan()
-        kind = Votes if scores == "argmax" else SoftmaxSums
-        reduction: AbstractReduction = kind(self.num_classes)
+        reduction = _reduction(scores, self.num_classes)
         if reduction not in self._engines:
             backend = select(self.backend, plan, self.mechanism, reduction, self.device)
             engine = backend.prepare(
@@ -323,6 +325,10 @@ class SmoothedClassifier:
             )
             self._engines[reduction] = backend.name, engine
         return self._engines[reduction]
+
+
+def _reduction(scores: str, num_classes: int) -> AbstractReduction:
+    return Votes(num_classes) if scores == "argmax" else SoftmaxSums(num_classes)
 
 
 def _device_of(model: nn.Module) -> torch.device:

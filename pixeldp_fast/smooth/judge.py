@@ -82,6 +82,11 @@ class Terms:
                 (str(k), float(v)) for k, v in values["sensitivities"].items()
             )
             values["input_shape"] = tuple(int(v) for v in values["input_shape"])
+            for name in ("n0", "n", "seed", "num_classes"):
+                if type(values[name]) is not int or values[name] < 0:
+                    raise ValueError(f"`{name}` must be an integer of at least 0")
+            if not (isinstance(values["alpha"], float) and 0 < values["alpha"] < 1):
+                raise ValueError("`alpha` must be a number in (0, 1)")
             return cls(**values)
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise RecordError(f"The record's terms are not valid: {error}") from error

@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 import json
 import os
+from collections.abc import Callable
 from decimal import ROUND_FLOOR, Decimal
 from pathlib import Path
 from typing import Any
@@ -133,36 +134,90 @@ def read_jsonl(path: str | os.PathLike[str]) -> Certificates:
     Raises
     ------
     RecordError
-        With the line and field, when a line is truncated or unreadable, the terms differ between
-        lines, or a stored number is not what its counts give.
+        With the line and field, when a line is truncated or unreadable, a field is missing or of
+        the wrong kind, a tally is partial, the terms differ between lines, or a stored number is
+        not what its counts give.
     """
-    records = [_parsed(path, number, line) for number, line in _numbered_lines(path)]
-    if not records:
+    lines = [(f"{path}, line {i}", _parsed(path, i, line)) for i, line in _numbered_lines(path)]
+    if not lines:
         raise RecordError(f"{path} holds no certificates.")
-    if any(r["terms"] != records[0]["terms"] for r in records):
-        raise RecordError(f"{path} mixes certificates with different terms; split it by terms.")
+    terms = _shared_terms(lines)
+    for where, record in lines:
+        _check_fields(where, record, terms)
+    records = [record for _, record in lines]
+    labels = [r["label"] for r in records]
     try:
-        labels = [r["label"] for r in records]
         certificates = Certificates.judged(
-            Terms.from_dict(records[0]["terms"]),
-            _integers([r["index"] for r in records]),
+            terms,
+            np.array([r["index"] for r in records], dtype=np.int64),
             _tally([r["selection"] for r in records]),
             _tally([r["estimation"] for r in records]),
-            None if any(v is None for v in labels) else _integers(labels),
+            None if None in labels else np.array(labels, dtype=np.int64),
         )
-    except (KeyError, TypeError, ValueError, OverflowError) as error:
+    except (TypeError, ValueError, OverflowError) as error:
         raise RecordError(f"{path} is not a file of certificates: {error}") from error
     for name in ("prediction", "radius", "p_lower", "p_upper"):
-        stored = np.array([r.get(name) for r in records], dtype=np.float64)
-        given = getattr(certificates, name)
-        differs = np.flatnonzero(stored != given)
-        if differs.size:
-            line = differs[0]
-            raise RecordError(
-                f"{path}, line {line + 1}: `{name}` is {stored[line]}, but the counts give "
-                f"{given[line]}: the record was edited, or made by another version."
-            )
+        given = getattr(certificates, name).tolist()
+        for (where, record), value in zip(lines, given, strict=True):
+            if record[name] != value:
+                raise RecordError(
+                    f"{where}: `{name}` is {record[name]}, but the counts give {value}: the record "
+                    "was edited, or made by another version."
+                )
     return certificates
+
+
+def _shared_terms(lines: list[tuple[str, dict[str, Any]]]) -> Terms:
+    first_where, first = lines[0]
+    for where, record in lines:
+        if "terms" not in record:
+            raise RecordError(f"{where}: `terms` is missing.")
+        if record["terms"] != first["terms"]:
+            raise RecordError(f"{where}: different terms than before; split the file by terms.")
+    try:
+        return Terms.from_dict(first["terms"])
+    except RecordError as error:
+        raise RecordError(f"{first_where}: `terms`: {error}") from error
+
+
+def _check_fields(where: str, record: dict[str, Any], terms: Terms) -> None:
+    """Refuse a record in which a field is missing or cannot be what was written, by name."""
+    for name, (fits, kind) in _KINDS.items():
+        if name not in record or not fits(record[name]):
+            raise RecordError(f"{where}: `{name}` is missing or not {kind}.")
+    k = terms.num_classes
+    widths = {"counts": k + 1} | ({} if terms.scores == "argmax" else {"sums": k, "squares": k})
+    for name, draws in (("selection", terms.n0), ("estimation", terms.n)):
+        tally = record.get(name)
+        if not (isinstance(tally, dict) and tally.keys() == widths.keys()):
+            raise RecordError(f"{where}: `{name}` must hold {', '.join(widths)}.")
+        for part, width in widths.items():
+            row = tally[part]
+            if not (isinstance(row, list) and len(row) == width and all(map(_is_count, row))):
+                raise RecordError(f"{where}: `{name}` must hold {width} integers as {part}.")
+        found = sum(tally["counts"])
+        if found != draws:
+            raise RecordError(
+                f"{where}: `{name}` holds {found} draws, not {draws}: partial or edited."
+            )
+
+
+def _is_integer(value: Any) -> bool:
+    return type(value) is int and -(2**63) <= value < 2**63
+
+
+def _is_count(value: Any) -> bool:
+    return _is_integer(value) and value >= 0
+
+
+_KINDS: dict[str, tuple[Callable[[Any], bool], str]] = {
+    "index": (_is_count, "an integer of at least 0"),
+    "label": (lambda v: v is None or _is_integer(v), "an integer or null"),
+    "prediction": (_is_integer, "an integer"),
+    **dict.fromkeys(
+        ("radius", "p_lower", "p_upper"), (lambda v: type(v) in (int, float), "a number")
+    ),
+}
 
 
 def _numbered_lines(path: str | os.PathLike[str]) -> list[tuple[int, str]]:
@@ -176,25 +231,19 @@ def _numbered_lines(path: str | os.PathLike[str]) -> list[tuple[int, str]]:
 def _parsed(path: str | os.PathLike[str], number: int, line: str) -> dict[str, Any]:
     try:
         record = json.loads(line)
-    except json.JSONDecodeError as error:
+    except (ValueError, RecursionError) as error:
         raise RecordError(f"{path}, line {number}: not JSON (truncated?): {error}") from error
-    if not (isinstance(record, dict) and record.get("format") == FORMAT and "terms" in record):
+    if not (isinstance(record, dict) and record.get("format") == FORMAT):
         raise RecordError(f"{path}, line {number}: not a certificate of format {FORMAT}.")
     return record
 
 
-def _integers(values: list[Any]) -> Any:
-    flat = (v for row in values for v in (row if isinstance(row, list) else [row]))
-    if not all(isinstance(v, int) for v in flat):
-        raise ValueError("an integer field holds something else")
-    return np.array(values, dtype=np.int64)
-
-
 def _tally(records: list[dict[str, Any]]) -> Tally:
     def column(name: str) -> Any:
-        return _integers([r[name] for r in records]) if name in records[0] else None
+        rows = [r[name] for r in records if name in r]
+        return np.array(rows, dtype=np.int64) if rows else None
 
-    return Tally(_integers([r["counts"] for r in records]), column("sums"), column("squares"))
+    return Tally(column("counts"), column("sums"), column("squares"))
 
 
 def write_parquet(certificates: Certificates, path: str | os.PathLike[str]) -> None:

@@ -1,0 +1,1 @@
+"""Certification runs over whole data sets, as resumable shards in a folder."""
