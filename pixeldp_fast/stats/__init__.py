@@ -1,0 +1,34 @@
+"""From draws to probabilities: confidence bounds in float64, every one rounded outward."""
+
+from pixeldp_fast.stats.binomial import (
+    binomial_test_rejects,
+    clopper_pearson_lower,
+    clopper_pearson_upper,
+    largest_lower,
+    smallest_n,
+)
+from pixeldp_fast.stats.levels import FINAL_SHARE, bonferroni, group_sequential
+from pixeldp_fast.stats.mean import (
+    empirical_bernstein_lower,
+    empirical_bernstein_upper,
+    hoeffding_lower,
+    hoeffding_upper,
+)
+from pixeldp_fast.stats.sequential import confidence_sequence, decision_tables
+
+__all__ = [
+    "FINAL_SHARE",
+    "binomial_test_rejects",
+    "bonferroni",
+    "clopper_pearson_lower",
+    "clopper_pearson_upper",
+    "confidence_sequence",
+    "decision_tables",
+    "empirical_bernstein_lower",
+    "empirical_bernstein_upper",
+    "group_sequential",
+    "hoeffding_lower",
+    "hoeffding_upper",
+    "largest_lower",
+    "smallest_n",
+]

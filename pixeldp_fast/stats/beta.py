@@ -1,0 +1,114 @@
+"""The binomial likelihood and the quantiles of the beta law, accurate in both tails at any n."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+from scipy import special
+
+from pixeldp_fast import rounding
+from pixeldp_fast.types import FloatArray
+
+# From here on one step from the saddlepoint start is enough; below, SciPy's inverse is as fast.
+_SADDLEPOINT_FROM = 400
+# Newton's remainder is about step^2 / (a b / (a + b)) in the logit: below 3e-12 at this step.
+_LARGEST_STEP = 2e-5
+
+
+def divergence(h: FloatArray, t: FloatArray, logit: FloatArray) -> tuple[FloatArray, FloatArray]:
+    """How unlikely h of t is at p against its own maximum, and the derivative in the logit of p.
+
+    Parameters
+    ----------
+    h, t : float64 [...]
+        0 <= h <= t, t > 0; not necessarily whole.
+    logit : float64 [...]
+        ln(p / (1 - p)), finite.
+
+    Returns
+    -------
+    divergence : float64 [...]
+        h ln(h / (t p)) + (t - h) ln((t - h) / (t (1 - p))), at least 0 but for rounding.
+    excess : float64 [...]
+        t p - h, its derivative.
+    """
+    expected, expected_rest = t * special.expit(logit), t * special.expit(-logit)
+    rest = t - h
+    excess = np.where(logit < 0, expected - h, rest - expected_rest)
+    return _term(h, expected, excess) + _term(rest, expected_rest, -excess), excess
+
+
+def _term(count: FloatArray, expected: FloatArray, excess: FloatArray) -> FloatArray:
+    safe = np.where(count > 0, count, 1.0)
+    ratio = excess / safe
+    far = expected / safe
+    near = np.log1p(np.maximum(ratio, -0.5))
+    return -count * np.where(ratio > -0.5, near, np.log(np.where(ratio > -0.5, 1.0, far)))
+
+
+def beta_quantile(k: FloatArray, n: FloatArray, alpha: FloatArray) -> tuple[FloatArray, FloatArray]:
+    """The alpha quantile x of Beta(k, n - k + 1), 1 <= k <= n, and 1 - x, each to full precision.
+
+    Parameters
+    ----------
+    k, n, alpha : float64 [N]
+
+    Returns
+    -------
+    x, complement : float64 [N]
+        Nearest, not yet rounded outward; relative error below 5e-12.
+
+    Cost
+        One evaluation of the incomplete beta function for large counts, about five for small ones.
+    """
+    log_all = np.log(alpha) / n
+    x, complement = np.exp(log_all), -np.expm1(log_all)  # k = n: x^n = alpha
+    z = special.ndtri(alpha)
+    large = (np.minimum(k, n - k) >= _SADDLEPOINT_FROM) & (z < -0.05)
+    if large.any():
+        logit, good = _large_count_logit(k[large], n[large], z[large])
+        x[large], complement[large] = special.expit(logit), special.expit(-logit)
+        large[large] = good
+    left = (k < n) & ~large
+    low, high = left & (2 * k <= n), left & (2 * k > n)
+    x[low] = special.betaincinv(k[low], (n - k + 1)[low], alpha[low])
+    complement[low] = 1 - x[low]
+    complement[high] = special.betainccinv((n - k + 1)[high], k[high], alpha[high])
+    x[high] = 1 - complement[high]
+    return x, complement
+
+
+def _large_count_logit(
+    k: FloatArray, n: FloatArray, z: FloatArray
+) -> tuple[FloatArray, npt.NDArray[np.bool_]]:
+    """The quantile's logit, and where the last step was small enough to trust.
+
+    In the logit the density is sqrt(J) phi(r) c, with r the signed root of the divergence, so its
+    normal score is r + ln(s / (sqrt(J) r)) / r up to O(n^-3/2); one Newton step on the exact score
+    removes what is left.
+
+    Source
+        Barndorff-Nielsen, Biometrika 73, 1986 (r*); Lugannani and Rice, 1980.
+    """
+    b, total = n - k + 1, n + 1
+    root_j = np.sqrt(k * b / total)
+    logit = np.log(k / b) + z / root_j
+    for _ in range(3):
+        size, excess = divergence(k, total, logit)
+        r = -np.sqrt(2 * size)
+        score = r + np.log(excess / (root_j * r)) / r
+        logit -= (score - z) * r / excess
+    size, _ = divergence(k, total, logit)
+    score = special.ndtri(special.betainc(k, b, special.expit(logit)))
+    stirling = (1 / total - 1 / k - 1 / b) / 12
+    slope = root_j * np.exp(score**2 / 2 - size + stirling)
+    step = score - z
+    return logit - step / slope, np.abs(step) < _LARGEST_STEP
+
+
+def outward(x: FloatArray, complement: FloatArray) -> tuple[FloatArray, FloatArray]:
+    """x rounded down and 1 - x rounded up, each from the smaller one, which has more digits."""
+    near_zero = x <= 0.5
+    lower = np.where(near_zero, rounding.down(x), np.nextafter(1 - rounding.up(complement), 0))
+    upper = np.where(near_zero, np.nextafter(1 - rounding.down(x), 2), rounding.up(complement))
+    return np.maximum(lower, 0.0), np.minimum(upper, 1.0)
