@@ -2,28 +2,31 @@
 
 from __future__ import annotations
 
-import contextlib
 import math
-from collections.abc import Callable, Iterator
-from typing import ClassVar, cast
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call
 
+from pixeldp_fast.backends.arithmetic import (
+    Evaluate,
+    in_arithmetic,
+    machine,
+    prefix_dtype,
+    stated_arithmetic,
+)
 from pixeldp_fast.backends.base import AbstractBackend, AbstractEngine, Support
 from pixeldp_fast.backends.reduction import AbstractReduction
 from pixeldp_fast.backends.tally import Tally
-from pixeldp_fast.backends.tiles import collect, tally_example
-from pixeldp_fast.errors import InvalidArgument, UnsupportedModel
+from pixeldp_fast.backends.tiles import check_rows_alone, collect, own, tally_example
+from pixeldp_fast.errors import InvalidArgument
 from pixeldp_fast.noise.mechanism import AbstractMechanism
 from pixeldp_fast.noise.sampling import add_noise, noise_source
 from pixeldp_fast.noise.stream import Stream
 from pixeldp_fast.plan.plan import Plan
 from pixeldp_fast.types import IntArray
 
-Evaluate = Callable[[Tensor], Tensor]
-
+SCALE_LIMITS = (1e-30, 1e30)  # float32 noise neither vanishes nor overflows in between
 TILE_LIMITS = (128, 1024)
 # Noise values per tile. CPU: tiles of about 128 draws ran the PixelDP CNN and ResNet-20 fastest on
 # two cores with 1 MiB of second-level cache. CUDA: not measured, sized to fill the device.
@@ -34,7 +37,11 @@ CHANNELS_LAST_CONVOLUTIONS = 4
 
 
 class TorchBackend(AbstractBackend):
-    """Eager PyTorch over tiles of draws; float32 with TF32 off unless a dtype is named."""
+    """Eager PyTorch over tiles of draws; float32 with TF32 off unless a dtype is named.
+
+    The dtype is the suffix's: the prefix and the noise stay in float32 (float64 for a prefix with
+    float64 weights), so that what is computed is what the sensitivity is of.
+    """
 
     name: ClassVar[str] = "torch"
 
@@ -45,6 +52,9 @@ class TorchBackend(AbstractBackend):
         reduction: AbstractReduction,
         device: torch.device,
     ) -> Support:
+        scale = mechanism.noise_scale
+        if not SCALE_LIMITS[0] <= scale <= SCALE_LIMITS[1]:
+            return Support(False, f"a noise scale of {scale:g} is beyond float32's safe range")
         parts = (("prefix", plan.prefix), ("suffix", plan.suffix))
         for name, tensor in (
             (f"{part}.{key}", value)
@@ -70,7 +80,7 @@ class TorchBackend(AbstractBackend):
             raise InvalidArgument(f"`dtype` must be a floating type, got {chosen}.")
         rows = default_tile(plan, device) if tile is None else tile
         engine = _TorchEngine(plan, mechanism, reduction, device, chosen, rows)
-        engine.check_rows_alone()
+        engine.check()
         return engine
 
 
@@ -106,18 +116,19 @@ class _TorchEngine(AbstractEngine):
         source = noise_source(self._mechanism, self._device)
         return (
             f"torch {torch.__version__} {dtype} {layout} tile {self._tile} noise {source} "
-            f"{_machine(self._device)}"
+            f"{machine(self._device)}"
         )
 
     def run(self, x: Tensor, index: IntArray, stream: Stream, first_draw: int, n: int) -> Tally:
         self._reduction.check_draws(n)
-        with torch.inference_mode(), _ieee_float32():
-            prefix, suffix = self._callable(self._plan.prefix), self._callable(self._plan.suffix)
+        with stated_arithmetic(self._device):
+            prefix = in_arithmetic(self._plan.prefix, prefix_dtype(self._plan.prefix))
+            suffix = in_arithmetic(self._plan.suffix, self._dtype, self._layout)
             totals = [
-                self._example(prefix(x[b : b + 1]), suffix, int(index[b]), stream, first_draw, n)
-                for b in range(len(x))  # one at a time: the prefix must not see the batch either
+                self._example(prefix(own(x, b)), suffix, int(index[b]), stream, first_draw, n)
+                for b in range(len(x))
             ]
-        return collect(self._reduction, totals, self._plan.num_outputs)
+        return collect(self._reduction, totals, self._device)
 
     def _example(
         self,
@@ -133,48 +144,13 @@ class _TorchEngine(AbstractEngine):
         def noisy(first: int, rows: int) -> Tensor:
             return add_noise(center, self._mechanism, stream, [index], first, rows)[0]
 
-        if n == 0:
-            return torch.zeros_like(self._reduction.reduce(suffix(center)))
-        return tally_example(suffix, noisy, self._reduction, self._tile, first_draw, n)
+        return tally_example(suffix, center, noisy, self._reduction, self._tile, first_draw, n)
 
-    def _callable(self, module: nn.Module) -> Evaluate:
-        """`module` in this engine's dtype and layout, with its weights as they are now."""
-
-        def converted(tensor: Tensor) -> Tensor:
-            if not tensor.is_floating_point():
-                return tensor
-            layout = self._layout if tensor.ndim == 4 else torch.contiguous_format
-            return tensor.to(self._dtype, memory_format=layout)
-
-        state = {**dict(module.named_parameters()), **dict(module.named_buffers())}
-        weights = {name: converted(tensor) for name, tensor in state.items()}
-        if all(weights[name] is tensor for name, tensor in state.items()):
-            return lambda x: cast(Tensor, module(converted(x)))
-        return lambda x: cast(Tensor, functional_call(module, weights, (converted(x),)))
-
-    def check_rows_alone(self) -> None:
-        """Refuse a suffix whose outputs depend on chance or on the other rows of its batch.
-
-        Raises
-        ------
-        UnsupportedModel
-            When the first row's outputs change, in any bit, between two evaluations that differ in
-            the other rows only.
-        """
-        generator = torch.Generator().manual_seed(0)
-        shape = (self._tile, *self._plan.noise_shape)
-        batch = torch.rand(shape, generator=generator).to(self._device)
-        with torch.inference_mode(), _ieee_float32():
-            suffix = self._callable(self._plan.suffix)
-            once = suffix(batch)[0].clone()
-            batch[1:] = 1 - batch[1:]
-            again = suffix(batch)[0]
-        if not torch.equal(once.nan_to_num(), again.nan_to_num()):
-            raise UnsupportedModel(
-                "suffix gives one row different outputs when only the other rows of its batch "
-                "change, or is random in itself (dropout or noise of its own, batch statistics): "
-                "it is not a function of its input and cannot be certified."
-            )
+    def check(self) -> None:
+        """Refuse a suffix that is not a function of its input; see `check_rows_alone`."""
+        with stated_arithmetic(self._device):
+            suffix = in_arithmetic(self._plan.suffix, self._dtype, self._layout)
+            check_rows_alone(suffix, self._plan.noise_shape, self._tile, self._dtype, self._device)
 
 
 def _layout(plan: Plan) -> torch.memory_format:
@@ -182,25 +158,3 @@ def _layout(plan: Plan) -> torch.memory_format:
     if len(plan.noise_shape) == 3 and convolutions >= CHANNELS_LAST_CONVOLUTIONS:
         return torch.channels_last
     return torch.contiguous_format
-
-
-@contextlib.contextmanager
-def _ieee_float32() -> Iterator[None]:
-    """float32 means IEEE float32 while an engine runs, whatever is set elsewhere."""
-    before = torch.get_float32_matmul_precision()
-    torch.set_float32_matmul_precision("highest")
-    try:
-        with torch.backends.cudnn.flags(
-            enabled=True, benchmark=False, deterministic=True, allow_tf32=False
-        ):
-            yield
-    finally:
-        torch.set_float32_matmul_precision(before)
-
-
-def _machine(device: torch.device) -> str:
-    if device.type == "cuda":
-        return f"{torch.cuda.get_device_name(device)} cuda {torch.version.cuda}"
-    return (
-        f"{device.type} {torch.backends.cpu.get_cpu_capability()} threads {torch.get_num_threads()}"
-    )

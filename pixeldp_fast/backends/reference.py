@@ -6,13 +6,13 @@ from typing import ClassVar
 
 import numpy as np
 import torch
-from torch import Tensor, nn
-from torch.func import functional_call
+from torch import Tensor
 
+from pixeldp_fast.backends.arithmetic import Evaluate, in_arithmetic, machine, stated_arithmetic
 from pixeldp_fast.backends.base import AbstractBackend, AbstractEngine, Support
 from pixeldp_fast.backends.reduction import AbstractReduction
 from pixeldp_fast.backends.tally import Tally
-from pixeldp_fast.backends.tiles import collect, tally_example
+from pixeldp_fast.backends.tiles import check_rows_alone, collect, own, tally_example
 from pixeldp_fast.errors import InvalidArgument
 from pixeldp_fast.noise.mechanism import AbstractMechanism
 from pixeldp_fast.noise.sampling import noise_definition
@@ -21,6 +21,7 @@ from pixeldp_fast.plan.plan import Plan
 from pixeldp_fast.types import IntArray
 
 TILE = 64
+CPU = torch.device("cpu")
 
 
 class ReferenceBackend(AbstractBackend):
@@ -51,7 +52,11 @@ class ReferenceBackend(AbstractBackend):
     ) -> AbstractEngine:
         if dtype not in (None, torch.float64):
             raise InvalidArgument(f"The reference computes in float64, not in {dtype}.")
-        return _ReferenceEngine(plan, mechanism, reduction, tile or TILE)
+        rows = tile or TILE
+        with stated_arithmetic(CPU):
+            suffix = in_arithmetic(plan.suffix, torch.float64)
+            check_rows_alone(suffix, plan.noise_shape, rows, torch.float64, CPU)
+        return _ReferenceEngine(plan, mechanism, reduction, rows)
 
 
 class _ReferenceEngine(AbstractEngine):
@@ -66,39 +71,26 @@ class _ReferenceEngine(AbstractEngine):
     @property
     def arithmetic(self) -> str:
         return (
-            f"torch {torch.__version__} float64 tile {self._tile} noise numpy {np.__version__} "
-            f"cpu {torch.backends.cpu.get_cpu_capability()} threads {torch.get_num_threads()}"
+            f"torch {torch.__version__} float64 tile {self._tile} "
+            f"noise numpy {np.__version__} {machine(CPU)}"
         )
 
     def run(self, x: Tensor, index: IntArray, stream: Stream, first_draw: int, n: int) -> Tally:
         self._reduction.check_draws(n)
-        with torch.inference_mode():
+        with stated_arithmetic(CPU):
+            prefix = in_arithmetic(self._plan.prefix, torch.float64)
+            suffix = in_arithmetic(self._plan.suffix, torch.float64)
             totals = [
-                self._example(x[b : b + 1], int(index[b]), stream, first_draw, n)
+                self._example(prefix(own(x, b)), suffix, int(index[b]), stream, first_draw, n)
                 for b in range(len(x))
             ]
-        return collect(self._reduction, totals, self._plan.num_outputs)
+        return collect(self._reduction, totals, CPU)
 
-    def _example(self, x: Tensor, index: int, stream: Stream, first_draw: int, n: int) -> Tensor:
-        plan = self._plan
-        features = _in_float64(plan.prefix, x.double())  # [1, *noise_shape]
-
+    def _example(
+        self, center: Tensor, suffix: Evaluate, index: int, stream: Stream, first_draw: int, n: int
+    ) -> Tensor:
         def noisy(first: int, rows: int) -> Tensor:
-            noise = noise_definition(
-                self._mechanism, stream, [index], first, rows, features.numel()
-            )
-            return features + torch.from_numpy(noise).view(rows, *plan.noise_shape)
+            noise = noise_definition(self._mechanism, stream, [index], first, rows, center.numel())
+            return center + torch.from_numpy(noise).view(rows, *self._plan.noise_shape)
 
-        def suffix(batch: Tensor) -> Tensor:
-            return _in_float64(plan.suffix, batch)
-
-        if n == 0:
-            return torch.zeros_like(self._reduction.reduce(suffix(features)))
-        return tally_example(suffix, noisy, self._reduction, self._tile, first_draw, n)
-
-
-def _in_float64(module: nn.Module, x: Tensor) -> Tensor:
-    state = {**dict(module.named_parameters()), **dict(module.named_buffers())}
-    doubled = {k: v.double() if v.is_floating_point() else v for k, v in state.items()}
-    out: Tensor = functional_call(module, doubled, (x,))
-    return out
+        return tally_example(suffix, center, noisy, self._reduction, self._tile, first_draw, n)

@@ -101,13 +101,19 @@ def survey(
         return Survey(digest.hexdigest(), None, None, digests)
     truth = np.concatenate(labels)
     digest.update(truth.astype("<i8", copy=False).tobytes())
-    of_labels = hashlib.sha256(truth.astype("<i8", copy=False).tobytes()).hexdigest()
-    return Survey(digest.hexdigest(), of_labels, truth, digests)
+    return Survey(digest.hexdigest(), labels_fingerprint(truth), truth, digests)
 
 
 def values(x: Tensor) -> bytes:
     """The examples' values in C order, little-endian float32."""
     return x.detach().cpu().contiguous().numpy().astype("<f4", copy=False).tobytes()
+
+
+def labels_fingerprint(labels: IntArray | None) -> str | None:
+    """sha256 over the labels; None without labels."""
+    if labels is None:
+        return None
+    return hashlib.sha256(labels.astype("<i8", copy=False).tobytes()).hexdigest()
 
 
 def choose(data: Any, labels: Any, indices: Any) -> Examples:

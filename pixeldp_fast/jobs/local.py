@@ -166,6 +166,7 @@ def _work(
                 purpose=shard.purpose,
                 scores=run.terms.scores,
             )
+            smoothed.check_unchanged(run.terms)
             run.add(shard, tally, time.perf_counter() - begun)
             done += shard.work
             certified += block[1] - block[0] if shard is missing[-1] else 0

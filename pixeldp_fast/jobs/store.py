@@ -14,6 +14,7 @@ import numpy as np
 from pixeldp_fast.backends.tally import Tally, merge
 from pixeldp_fast.errors import RecordError, RunFolderError
 from pixeldp_fast.files import write_whole
+from pixeldp_fast.jobs.examples import labels_fingerprint
 from pixeldp_fast.jobs.folder import (
     CERTIFICATES,
     LOCK,
@@ -99,6 +100,11 @@ class Run:
                 "Resume it with certify_dataset and the same arguments."
             )
         stored = read_jsonl(self.path(CERTIFICATES))
+        if labels_fingerprint(stored.labels) != self.manifest["labels"]:
+            raise RecordError(
+                f"The labels in {self.path(CERTIFICATES)} are not those of the run; delete it and "
+                "resume."
+            )
         if jsonl(self.judged(stored.labels)) != jsonl(stored):
             raise RecordError(
                 f"{self.path(CERTIFICATES)} is not what the shards of {self.folder} give; delete "

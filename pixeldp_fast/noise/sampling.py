@@ -37,7 +37,9 @@ def native_module() -> Any | None:
 
 def noise_source(mechanism: AbstractMechanism, device: Any = "cpu") -> str:
     """What makes this mechanism's noise on `device`: "native" or "torch"."""
-    native = native_module() is not None and mechanism.native_law is not None
+    # Only for the very class that names the law: a subclass may have changed it.
+    has_law = vars(type(mechanism)).get("native_law") is not None
+    native = native_module() is not None and has_law
     return "native" if native and str(device).startswith("cpu") else "torch"
 
 

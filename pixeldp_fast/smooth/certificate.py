@@ -10,7 +10,9 @@ from typing import Any
 import numpy as np
 
 from pixeldp_fast.backends.tally import Tally, merge
+from pixeldp_fast.bounds.registry import radius_function
 from pixeldp_fast.errors import InvalidArgument, RecordError
+from pixeldp_fast.smooth.inputs import checked_alpha
 from pixeldp_fast.smooth.judge import Terms, judge
 from pixeldp_fast.types import ABSTAIN, ArrayLike, FloatArray, IntArray, Norm
 
@@ -179,10 +181,11 @@ class Certificates:
         terms = self._terms()
         asked = replace(
             terms,
-            alpha=terms.alpha if alpha is None else alpha,
+            alpha=terms.alpha if alpha is None else checked_alpha(alpha),
             bound=terms.bound if bound is None else bound,
             norm=terms.norm if norm is None else Norm.parse(norm),
         )
+        radius_function(asked.bound)
         selection, estimation = self._tallies()
         return Certificates.judged(
             asked, self.index, selection, estimation, self.labels, self.seconds
@@ -285,6 +288,8 @@ def concatenate(parts: Sequence[Certificates]) -> Certificates:
     if not parts:
         raise InvalidArgument("At least one batch of certificates is needed.")
     first = parts[0]
+    if len(parts) > 1 and any(p.terms is None for p in parts):
+        raise InvalidArgument("Certificates from a TSV state no terms and cannot be put together.")
     if any(p.terms != first.terms for p in parts):
         raise InvalidArgument("Only certificates with the same terms can be put together.")
 

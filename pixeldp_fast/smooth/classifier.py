@@ -14,7 +14,7 @@ from pixeldp_fast.backends.reduction import AbstractReduction, SoftmaxSums, Vote
 from pixeldp_fast.backends.registry import backend_names, select
 from pixeldp_fast.backends.tally import Tally
 from pixeldp_fast.bounds.registry import radius_function
-from pixeldp_fast.errors import InvalidArgument
+from pixeldp_fast.errors import InvalidArgument, UnsupportedModel
 from pixeldp_fast.models.fingerprint import fingerprint
 from pixeldp_fast.noise.mechanism import AbstractMechanism
 from pixeldp_fast.noise.stream import (
@@ -36,7 +36,7 @@ from pixeldp_fast.smooth.inputs import (
     checked_range,
 )
 from pixeldp_fast.smooth.judge import Terms, check_scores
-from pixeldp_fast.smooth.structure import as_pixeldp, sensitivities
+from pixeldp_fast.smooth.structure import as_pixeldp, check_unaltered, sensitivities
 from pixeldp_fast.smooth.vote import predicted_classes
 from pixeldp_fast.types import IntArray, Norm
 
@@ -101,8 +101,7 @@ class SmoothedClassifier:
         self.device = _device_of(self.model) if device is None else torch.device(device)
         self.input_shape = None if input_shape is None else tuple(int(s) for s in input_shape)
         self._next_index = 0
-        self._plan: Plan | None = None
-        self._engines: dict[AbstractReduction, tuple[str, AbstractEngine]] = {}
+        self._engines: dict[Any, tuple[str, AbstractEngine]] = {}
 
     @property
     def mechanism(self) -> AbstractMechanism:
@@ -188,11 +187,16 @@ class SmoothedClassifier:
         prediction : int64 [B]
             -1 where the draws do not decide.
 
+        Guarantee
+            For inputs chosen without knowledge of the draws. Without a seed and an index, every
+            call draws from a fresh secret of the operating system; with either, the draws can be
+            known beforehand: for repeating results, not for serving.
         Source
             Cohen et al., ICML 2019, section 3.2.1 (votes); Hoeffding, 1963 (softmax).
         """
         n, alpha = checked_count("n", n, 1), checked_alpha(alpha)
-        tally = self.count(x, n, index=index, purpose=Purpose.PREDICTION, scores=scores)
+        serving = self if self.seed_given or index is not None else self.with_seed(new_seed())
+        tally = serving.count(x, n, index=index, purpose=Purpose.PREDICTION, scores=scores)
         return predicted_classes(tally, scores, alpha)
 
     def certify(
@@ -234,6 +238,7 @@ class SmoothedClassifier:
             self.count(x, draws, index=addresses, purpose=purpose, scores=scores)
             for draws, purpose in ((terms.n0, Purpose.SELECTION), (terms.n, Purpose.ESTIMATION))
         )
+        self.check_unchanged(terms)
         return Certificates.judged(terms, addresses.astype(np.int64), selection, estimation)
 
     def terms(
@@ -261,7 +266,7 @@ class SmoothedClassifier:
             _reduction(scores, self.num_classes).check_draws(draws)
         self._check_examples(x)
         plan = self._checked_plan()
-        name, engine = self._engine(scores)
+        name, engine = self._engine(scores, fresh=True)
         return Terms(
             mechanism=self.mechanism,
             norm=asked,
@@ -279,6 +284,28 @@ class SmoothedClassifier:
             model_fingerprint=fingerprint(self.model),
             version=__version__,
         )
+
+    def check_unchanged(self, terms: Terms) -> None:
+        """Refuse to go on when the model, or how it is evaluated, is no longer what `terms` say.
+
+        Raises
+        ------
+        UnsupportedModel
+            Naming what changed since the terms were made.
+        """
+        _, engine = self._engine(terms.scores)
+        now = {
+            "mechanism": self.mechanism,
+            "seed": self.seed,
+            "arithmetic": engine.arithmetic,
+            "model_fingerprint": fingerprint(self.model),
+        }
+        changed = [name for name, value in now.items() if value != getattr(terms, name)]
+        if changed:
+            raise UnsupportedModel(
+                f"{', '.join(changed)} changed while draws were made, so that they are not draws "
+                "of one classifier; leave the model and torch's settings alone and start again."
+            )
 
     def _addresses(self, index: Any, examples: int) -> Any:
         if index is None:
@@ -304,27 +331,32 @@ class SmoothedClassifier:
             self.input_shape = tuple(x.shape[1:])
 
     def _checked_plan(self) -> Plan:
-        """The plan, after checking again what a caller may have changed since."""
+        """The plan of the model as it is now."""
         assert self.input_shape is not None
-        plan = make_plan(self.model.prefix, self.model.suffix, self.input_shape, self.num_classes)
-        if self._plan is None or (plan.prefix, plan.suffix) != (
-            self._plan.prefix,
-            self._plan.suffix,
-        ):
-            self._plan = plan
-            self._engines.clear()
-        return plan
+        check_unaltered(self.model)
+        return make_plan(self.model.prefix, self.model.suffix, self.input_shape, self.num_classes)
 
-    def _engine(self, scores: str) -> tuple[str, AbstractEngine]:
+    def _engine(self, scores: str, *, fresh: bool = False) -> tuple[str, AbstractEngine]:
+        """An engine for the model as it is now; a prepared one if no part was exchanged since."""
         plan = self._checked_plan()
         reduction = _reduction(scores, self.num_classes)
-        if reduction not in self._engines:
+        key = (
+            reduction,
+            self.mechanism,
+            self.backend,
+            self.dtype,
+            self.tile,
+            self.device,
+            plan.noise_shape,
+            tuple(self.model.modules()),
+        )
+        if fresh or key not in self._engines:
             backend = select(self.backend, plan, self.mechanism, reduction, self.device)
             engine = backend.prepare(
                 plan, self.mechanism, reduction, self.device, dtype=self.dtype, tile=self.tile
             )
-            self._engines[reduction] = backend.name, engine
-        return self._engines[reduction]
+            self._engines = {key: (backend.name, engine)}
+        return self._engines[key]
 
 
 def _reduction(scores: str, num_classes: int) -> AbstractReduction:

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from pixeldp_fast.errors import InvalidArgument
+from pixeldp_fast.stats.arguments import SMALLEST_ALPHA
 
 InputRange = tuple[float, float]
 
@@ -95,14 +96,14 @@ def checked_count(name: str, value: Any, least: int) -> int:
 
 
 def checked_alpha(alpha: Any) -> float:
-    """`alpha` as a float in (0, 1)."""
+    """`alpha` as a float in (0, 1), above what float64 can bound."""
     try:
         value = float(alpha)
     except (TypeError, ValueError):
         value = float("nan")
-    if not 0 < value < 1:
+    if not SMALLEST_ALPHA <= value < 1:
         raise InvalidArgument(
-            f"`alpha` must lie in (0, 1), got {alpha!r}: it is the probability of a false claim, "
-            "0.001 by custom."
+            f"`alpha` must lie in (0, 1), and not below {SMALLEST_ALPHA:g}; got {alpha!r}. It is "
+            "the probability of a false claim, 0.001 by custom."
         )
     return value

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, fields
+import math
+from dataclasses import dataclass, fields
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,8 @@ from pixeldp_fast.bounds.registry import radius_function
 from pixeldp_fast.errors import InvalidArgument, RecordError
 from pixeldp_fast.noise.mechanism import AbstractMechanism
 from pixeldp_fast.noise.registry import mechanism_from_dict
+from pixeldp_fast.noise.stream import checked_seed
+from pixeldp_fast.smooth.inputs import checked_alpha, checked_count
 from pixeldp_fast.stats.binomial import clopper_pearson_lower
 from pixeldp_fast.stats.mean import empirical_bernstein_lower, hoeffding_lower
 from pixeldp_fast.types import ABSTAIN, FloatArray, IntArray, Norm
@@ -62,6 +65,26 @@ class Terms:
             )
         return found
 
+    def check(self) -> None:
+        """Raise a `ValueError` that names the first field that no certificate could have."""
+        for name, least in (("n0", 1), ("n", 1), ("num_classes", 2)):
+            if type(getattr(self, name)) is not int:
+                raise ValueError(f"`{name}` must be an integer")
+            checked_count(name, getattr(self, name), least)
+        for name in ("backend", "arithmetic", "model_fingerprint", "version"):
+            if not isinstance(getattr(self, name), str):
+                raise ValueError(f"`{name}` must be text")
+        if type(self.seed) is not int or not isinstance(self.alpha, float):
+            raise ValueError("`seed` must be an integer and `alpha` a number")
+        checked_seed(self.seed)
+        checked_alpha(self.alpha)
+        check_scores(self.scores)
+        radius_function(self.bound)
+        if not all(type(v) is float and 0 < v < math.inf for _, v in self.sensitivities):
+            raise ValueError("`sensitivities` must be finite and above 0")
+        if self.guarantee != GUARANTEE:
+            raise ValueError(f"`guarantee` must be {GUARANTEE!r}, the only one of this version")
+
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values; the inverse of `from_dict`."""
         plain = {f.name: getattr(self, f.name) for f in fields(self)}
@@ -79,15 +102,13 @@ class Terms:
             values["mechanism"] = mechanism_from_dict(values["mechanism"])
             values["norm"] = Norm.parse(values["norm"])
             values["sensitivities"] = tuple(
-                (str(k), float(v)) for k, v in values["sensitivities"].items()
+                (str(k), float(v) if type(v) is int else v)
+                for k, v in values["sensitivities"].items()
             )
             values["input_shape"] = tuple(int(v) for v in values["input_shape"])
-            for name in ("n0", "n", "seed", "num_classes"):
-                if type(values[name]) is not int or values[name] < 0:
-                    raise ValueError(f"`{name}` must be an integer of at least 0")
-            if not (isinstance(values["alpha"], float) and 0 < values["alpha"] < 1):
-                raise ValueError("`alpha` must be a number in (0, 1)")
-            return cls(**values)
+            terms = cls(**values)
+            terms.check()
+            return terms
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise RecordError(f"The record's terms are not valid: {error}") from error
 
@@ -176,8 +197,3 @@ def check_scores(scores: str) -> None:
     """Refuse an unknown kind of score."""
     if scores not in SCORES:
         raise InvalidArgument(f"`scores` must be one of {', '.join(SCORES)}, got {scores!r}.")
-
-
-def plain(verdict: Verdict) -> dict[str, Any]:
-    """The verdict's arrays by name."""
-    return asdict(verdict)

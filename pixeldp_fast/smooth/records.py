@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import datetime
 import json
+import math
 import os
 from collections.abc import Callable
-from decimal import ROUND_FLOOR, Decimal
+from decimal import ROUND_FLOOR, Context, Decimal
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from pixeldp_fast.types import ABSTAIN
 FORMAT = 1
 TSV_HEADER = ("idx", "label", "predict", "radius", "correct", "time")
 TSV_STEP = Decimal("0.000001")
+SAME = 1e-9  # relative; how far two versions of a special function may move a safe number
 
 
 def write_tsv(certificates: Certificates, path: str | os.PathLike[str]) -> None:
@@ -45,7 +47,7 @@ def write_tsv(certificates: Certificates, path: str | os.PathLike[str]) -> None:
 def _floored(radius: float) -> str:
     if radius == float("inf"):
         return "inf"
-    return str(Decimal(radius).quantize(TSV_STEP, rounding=ROUND_FLOOR))
+    return str(Decimal(radius).quantize(TSV_STEP, ROUND_FLOOR, Context(prec=400)))
 
 
 def _clock(seconds: float) -> str:
@@ -131,6 +133,10 @@ def _tally_record(tally: Tally, i: int) -> dict[str, list[int]]:
 def read_jsonl(path: str | os.PathLike[str]) -> Certificates:
     """Read what `write_jsonl` wrote, and judge it again.
 
+    Guarantee
+        The numbers returned are those that the counts give here and now; the stored ones only have
+        to agree with them to 1e-9 relative.
+
     Raises
     ------
     RecordError
@@ -159,7 +165,7 @@ def read_jsonl(path: str | os.PathLike[str]) -> Certificates:
     for name in ("prediction", "radius", "p_lower", "p_upper"):
         given = getattr(certificates, name).tolist()
         for (where, record), value in zip(lines, given, strict=True):
-            if record[name] != value:
+            if not math.isclose(record[name], value, rel_tol=SAME, abs_tol=0.0):
                 raise RecordError(
                     f"{where}: `{name}` is {record[name]}, but the counts give {value}: the record "
                     "was edited, or made by another version."
@@ -186,6 +192,8 @@ def _check_fields(where: str, record: dict[str, Any], terms: Terms) -> None:
         if name not in record or not fits(record[name]):
             raise RecordError(f"{where}: `{name}` is missing or not {kind}.")
     k = terms.num_classes
+    if record["label"] is not None and not 0 <= record["label"] < k:
+        raise RecordError(f"{where}: `label` is {record['label']}, not a class in [0, {k}).")
     widths = {"counts": k + 1} | ({} if terms.scores == "argmax" else {"sums": k, "squares": k})
     for name, draws in (("selection", terms.n0), ("estimation", terms.n)):
         tally = record.get(name)
@@ -268,10 +276,21 @@ def write_parquet(certificates: Certificates, path: str | os.PathLike[str]) -> N
             "radius": certificates.radius,
             "p_lower": certificates.p_lower,
             "p_upper": certificates.p_upper,
-            "counts": certificates.counts.tolist(),
+            **_tally_columns(certificates),
         },
         metadata={"pixeldp_fast.terms": json.dumps(certificates._terms().to_dict())},
     )
     sink = pa.BufferOutputStream()
     pq.write_table(table, sink)
     write_whole(path, sink.getvalue().to_pybytes())
+
+
+def _tally_columns(certificates: Certificates) -> dict[str, list[list[int]]]:
+    """Both tallies as columns of lists, named like "estimation_counts"."""
+    selection, estimation = certificates._tallies()
+    return {
+        f"{name}_{part}": getattr(tally, part).tolist()
+        for name, tally in (("selection", selection), ("estimation", estimation))
+        for part in ("counts", "sums", "squares")
+        if getattr(tally, part) is not None
+    }

@@ -37,7 +37,15 @@ def _check_is_plain(model: PixelDP, mechanism: AbstractMechanism | None) -> None
         raise InvalidArgument(
             f"The model brings its own mechanism, {model.mechanism}; leave `mechanism` out."
         )
-    if type(model).forward is not PixelDP.forward or type(model).noisy is not PixelDP.noisy:
+    check_unaltered(model)
+
+
+def check_unaltered(model: PixelDP) -> None:
+    """Refuse a PixelDP whose own forward is not the one that is certified."""
+    own = {"forward", "noisy"}
+    if own & vars(model).keys() or any(
+        getattr(type(model), name) is not getattr(PixelDP, name) for name in own
+    ):
         raise UnsupportedModel(
             f"{type(model).__name__} overrides PixelDP.forward, which could carry the input around "
             "the noise; use PixelDP(prefix, mechanism, suffix) itself."

@@ -70,9 +70,10 @@ def beta_quantile(k: FloatArray, n: FloatArray, alpha: FloatArray) -> tuple[Floa
         x[large], complement[large] = special.expit(logit), special.expit(-logit)
         large[large] = good
     left = (k < n) & ~large
-    low, high = left & (2 * k <= n), left & (2 * k > n)
-    x[low] = special.betaincinv(k[low], (n - k + 1)[low], alpha[low])
-    complement[low] = 1 - x[low]
+    # Each side is solved for where it is the smaller one: the larger is its difference from 1.
+    x[left] = special.betaincinv(k[left], (n - k + 1)[left], alpha[left])
+    complement[left] = 1 - x[left]
+    high = left & (x > 0.5)
     complement[high] = special.betainccinv((n - k + 1)[high], k[high], alpha[high])
     x[high] = 1 - complement[high]
     return x, complement

@@ -16,7 +16,14 @@ from pixeldp_fast.plan.plan import make_plan
 from tests.cases import MECHANISMS
 from tests.helpers.capture import outputs_of
 from tests.helpers.close import tolerance, unexplained_flips
-from tests.helpers.networks import NETWORKS, K, examples, mlp, plan_of
+from tests.helpers.networks import (
+    NETWORKS,
+    K,
+    conv_behind_prefix,
+    examples,
+    mlp,
+    plan_of,
+)
 
 CPU = torch.device("cpu")
 STREAM = Stream(99, Purpose.ESTIMATION)
@@ -206,11 +213,144 @@ class OwnNoise(nn.Module):
         return nn.functional.dropout(x, 0.5, training=True)[:, :K]
 
 
-@pytest.mark.parametrize("suffix", [MinusBatchMean, OwnNoise])
-def test_a_suffix_that_is_not_a_function_is_refused(suffix):
+class FollowFirst(nn.Module):
+    def forward(self, x):
+        return x[:1, :K].expand(len(x), K)
+
+
+class RunningMaximum(nn.Module):
+    def forward(self, x):
+        return x[:, :K].cummax(dim=0).values
+
+
+class PlaceInBatch(nn.Module):
+    def forward(self, x):
+        return x[:, :K] + torch.linspace(0, 5, len(x), dtype=x.dtype)[:, None]
+
+
+@each_backend
+@pytest.mark.parametrize(
+    ("suffix", "message"),
+    [
+        (MinusBatchMean, "batch statistics"),
+        (OwnNoise, "of its own"),
+        (FollowFirst, "other rows"),
+        (RunningMaximum, "other rows"),
+        (PlaceInBatch, "another place"),
+    ],
+)
+def test_a_suffix_that_is_not_a_function_is_refused(backend, suffix, message):
     plan = make_plan(nn.Identity().eval(), suffix().eval(), (5,), K)
-    with pytest.raises(UnsupportedModel, match="not a function"):
-        BACKENDS[0].prepare(plan, Gaussian(0.5), Votes(K), CPU)
+    with pytest.raises(UnsupportedModel, match=message):
+        backend.prepare(plan, Gaussian(0.5), Votes(K), CPU)
+
+
+class Steps(nn.Module):
+    """Quantised activations: rows may jump where rounding meets a step."""
+
+    def __init__(self):
+        super().__init__()
+        self.mix = nn.Linear(5, 16)
+        self.out = nn.Linear(16, K)
+
+    def forward(self, x):
+        return self.out(torch.round(8 * self.mix(x)))
+
+
+@each_backend
+def test_a_network_with_steps_in_it_is_a_function(backend):
+    plan = plan_of(lambda: (nn.Identity(), Steps(), (5,)))
+    prepared(backend, plan, Gaussian(0.5), Votes(K))
+
+
+@each_backend
+def test_an_examples_place_in_memory_changes_nothing(backend):
+    plan = plan_of(lambda: (nn.Linear(49, 33), nn.Linear(33, K), (49,)))
+    engine = prepared(backend, plan, Gaussian(0.5), SoftmaxSums(K))
+    x, index = examples(plan, 40), np.arange(40)
+    whole = engine.run(x, index, STREAM, 0, 30)
+    alone = [engine.run(x[b : b + 1].clone(), index[b : b + 1], STREAM, 0, 30) for b in range(40)]
+    assert merge(alone) == whole
+    assert engine.run(x.T.contiguous().T, index, STREAM, 0, 30) == whole
+
+
+@each_backend
+def test_the_callers_examples_stay_as_they_are(backend):
+    parts = (
+        nn.LeakyReLU(0.5, inplace=True),
+        nn.Sequential(nn.ReLU(inplace=True), nn.Linear(5, K)),
+        (5,),
+    )
+    plan = plan_of(lambda: parts)
+    engine = prepared(backend, plan, Gaussian(0.5), Votes(K))
+    x = -examples(plan, 2)
+    before = x.clone()
+    for n in (0, 10, 200):
+        engine.run(x, np.arange(2), STREAM, 0, n)
+        assert torch.equal(x, before)
+
+
+@each_backend
+def test_autocast_and_global_switches_change_nothing(backend):
+    plan = plan_of(conv_behind_prefix)
+    x, index = examples(plan, 1), np.array([0])
+    engine = prepared(backend, plan, Gaussian(0.5), SoftmaxSums(K))
+    whole, arithmetic = engine.run(x, index, STREAM, 0, 100), engine.arithmetic
+    torch.set_float32_matmul_precision("medium")
+    try:
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            assert engine.run(x, index, STREAM, 0, 100) == whole
+            assert engine.arithmetic == arithmetic
+        assert torch.get_float32_matmul_precision() == "medium"
+    finally:
+        torch.set_float32_matmul_precision("highest")
+
+
+def test_the_prefix_keeps_its_weights_whatever_the_dtype():
+    plan = plan_of(lambda: (nn.Linear(5, K), nn.Identity(), (5,)))
+    x, index = examples(plan, 1), np.array([0])
+    backend, quiet = BACKENDS[0], Gaussian(1e-30)
+    features = outputs_of(
+        backend, plan, quiet, x, index, STREAM, 0, 1, dtype=torch.bfloat16
+    ).flatten()
+    assert torch.equal(features, plan.prefix(x).flatten().bfloat16())
+    plan.prefix.double()
+    wide = outputs_of(backend, plan, quiet, x, index, STREAM, 0, 1).flatten()
+    assert torch.equal(wide, plan.prefix(x.double()).flatten().float())
+
+
+@each_backend
+def test_features_that_overflow_cannot_hide_the_noise(backend):
+    parts = (nn.Linear(2, 3, bias=False), nn.Linear(3, K), (2,))
+    plan = plan_of(lambda: parts)
+    with torch.no_grad():
+        plan.prefix.weight.fill_(torch.inf)
+    tally = prepared(backend, plan, Gaussian(1.0), Votes(K)).run(
+        torch.ones(1, 2), np.array([0]), STREAM, 0, 70
+    )
+    assert tally.counts.tolist() == [[0, 0, 0, 0, 70]]
+
+
+def test_a_noise_scale_beyond_float32_is_refused():
+    plan = plan_of(mlp)
+    for scale in (1e-40, 1e35):
+        support = BACKENDS[0].supports(plan, Gaussian(scale), Votes(K), CPU)
+        assert not support.ok
+        assert "float32" in support.reason
+
+
+def test_a_subclass_with_another_law_does_not_get_the_compiled_one():
+    class Shifted(Gaussian):
+        def unit_noise(self, words, xp):
+            return super().unit_noise(words, xp) + 10
+
+    plan = plan_of(mlp)
+    x, index = examples(plan, 1), np.array([0])
+    plain, shifted = (
+        outputs_of(BACKENDS[0], plan, mechanism, x, index, STREAM, 0, 20)
+        for mechanism in (Gaussian(0.5), Shifted(0.5))
+    )
+    assert not torch.allclose(plain, shifted)
 
 
 def test_the_choice_of_a_backend():

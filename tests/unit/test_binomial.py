@@ -200,3 +200,11 @@ def test_the_binomial_test_on_equal_and_missing_counts():
         binomial_test_rejects(3, -1, 0.05)
     with pytest.raises(InvalidArgument, match="alpha"):
         binomial_test_rejects(3, 1, 0)
+
+
+@pytest.mark.parametrize(("k", "n", "alpha"), [(16, 31, 1e-250), (3, 5, 1e-15), (20, 38, 1e-40)])
+def test_a_tiny_bound_from_many_hits_keeps_its_digits(k, n, alpha):
+    bound = mpf(float(clopper_pearson_lower(k, n, alpha)))
+    with mpmath.workdps(60):
+        assert binomial_tail(k, n, bound) <= mpf(alpha)
+        assert binomial_tail(k, n, bound * (1 + mpf(1e-9))) > mpf(alpha)

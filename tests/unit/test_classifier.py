@@ -185,6 +185,7 @@ def test_bad_examples(x, message):
         ({"index": -1}, "index"),
         ({"index": [1, 2]}, "3 examples"),
         ({"index": [0.5, 1, 2]}, "index"),
+        ({"alpha": 1e-300}, "alpha"),
         ({"n": 2**32 + 1}, r"2\^32"),
     ],
 )
@@ -304,3 +305,75 @@ def test_reference_and_torch_certify_alike():
     quick, exact = (smoothed(backend=b).certify(x, n=1000, index=0) for b in ("torch", "reference"))
     assert (np.abs(quick.counts - exact.counts).sum(axis=1) <= 4).all()
     assert exact.terms.backend == "reference"
+
+
+def test_a_mechanism_exchanged_after_a_call_is_the_one_that_draws():
+    model = PixelDP(None, Gaussian(0.01), LinearMargin(0.5)).eval()
+    smoothed = SmoothedClassifier(model, num_classes=2, seed=1)
+    x = torch.full((1, 1, 4, 4), 0.55)
+    assert smoothed.certify(x, n=1000).prediction.tolist() == [1]
+    model.mechanism = Gaussian(10.0)
+    again = smoothed.certify(x, n=1000, index=9)
+    fresh = SmoothedClassifier(model, num_classes=2, seed=1).certify(x, n=1000, index=9)
+    assert (again.counts == fresh.counts).all()
+    assert again.prediction.tolist() == [ABSTAIN]
+
+
+class BatchMean(nn.Module):
+    def forward(self, x):
+        return x.mean(dim=0, keepdim=True).expand_as(x)
+
+
+def test_a_layer_exchanged_after_a_call_is_checked_again():
+    model = smoothed(mlp)
+    x = images(1, (5,))
+    model.count(x, 10)
+    model.model.suffix[1] = BatchMean().eval()
+    for call in (lambda: model.count(x, 10), lambda: model.certify(x, n=100)):
+        with pytest.raises(UnsupportedModel, match="other rows"):
+            call()
+
+
+def test_forward_replaced_on_the_object_is_refused():
+    model = smoothed(mlp)
+    model.model.noisy = lambda features, scale=1.0: features
+    with pytest.raises(UnsupportedModel, match="overrides"):
+        model.certify(images(1, (5,)), n=100)
+
+
+def test_a_model_that_changes_between_the_draws_gives_no_certificate(monkeypatch):
+    model = smoothed(mlp)
+    count = model.count
+
+    def meddling(*arguments, **options):
+        tally = count(*arguments, **options)
+        with torch.no_grad():
+            model.model.suffix[0].weight += 1.0
+        return tally
+
+    monkeypatch.setattr(model, "count", meddling)
+    with pytest.raises(UnsupportedModel, match="model_fingerprint changed"):
+        model.certify(images(1, (5,)), n=100)
+
+
+def test_served_predictions_draw_from_a_secret():
+    x = torch.full((1, 1, 4, 4), 0.5)
+    given = SmoothedClassifier(LinearMargin(0.49).eval(), Gaussian(0.4), num_classes=2, seed=3)
+    drawn = SmoothedClassifier(LinearMargin(0.49).eval(), Gaussian(0.4), num_classes=2)
+    seen = []
+
+    def seeds(self, *arguments, **options):
+        seen.append(self.seed)
+        return original(self, *arguments, **options)
+
+    original = SmoothedClassifier.count
+    SmoothedClassifier.count = seeds
+    try:
+        for model in (given, drawn, drawn):
+            model.predict(x, 50)
+        drawn.predict(x, 50, index=4)
+    finally:
+        SmoothedClassifier.count = original
+    assert seen[0] == 3
+    assert len({*seen[1:3], drawn.seed}) == 3
+    assert seen[3] == drawn.seed

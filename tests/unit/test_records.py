@@ -155,7 +155,7 @@ def edited(change, line=1):
 
 EDITS = {
     "radius": lambda r: r.update(radius=r["radius"] * 1.01),
-    "p_lower": lambda r: r.update(p_lower=np.nextafter(r["p_lower"], 1)),
+    "p_lower": lambda r: r.update(p_lower=r["p_lower"] * (1 + 3e-9)),
     "p_upper": lambda r: r.update(p_upper=0.01),
     "prediction": lambda r: r.update(prediction=2),
 }
@@ -274,7 +274,9 @@ def test_parquet_has_a_row_per_example(tmp_path, make):
     table = pq.read_table(tmp_path / "c.parquet")
     for name in ("index", "prediction", "radius", "p_lower", "p_upper"):
         assert table[name].to_pylist() == getattr(made, name).tolist()
-    assert table["counts"].to_pylist() == made.counts.tolist()
+    assert table["estimation_counts"].to_pylist() == made.counts.tolist()
+    assert table["selection_counts"].to_pylist() == made.selection.counts.tolist()
+    assert ("estimation_squares" in table.column_names) == (made.estimation.squares is not None)
     labels = [None] * len(made) if made.labels is None else made.labels.tolist()
     assert table["label"].to_pylist() == labels
     stored = json.loads(table.schema.metadata[b"pixeldp_fast.terms"])
@@ -299,3 +301,46 @@ def test_files_are_written_whole(tmp_path, monkeypatch):
         soft().to_jsonl(tmp_path / "c.jsonl")
     assert [p.name for p in tmp_path.iterdir()] == ["c.jsonl"]
     assert (tmp_path / "c.jsonl").read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("guarantee", "exact for every float"),
+        ("guarantee", None),
+        ("scores", "median"),
+        ("bound", "best"),
+        ("seed", 2**70),
+        ("alpha", 1.5),
+        ("sensitivities", {"2": True}),
+        ("sensitivities", {"2": 0.0}),
+        ("model_fingerprint", None),
+        ("n", 0),
+    ],
+)
+def test_terms_that_no_certificate_has_are_refused(tmp_path, field, value):
+    def edit(record):
+        record["terms"] = record["terms"] | {field: value}
+
+    lines = [json.loads(line) for line in records.jsonl(five()).splitlines()]
+    for record in lines:
+        edit(record)
+    (tmp_path / "c.jsonl").write_text("".join(json.dumps(r) + "\n" for r in lines))
+    with pytest.raises(RecordError, match=f"terms.*{field}"):
+        Certificates.from_jsonl(tmp_path / "c.jsonl")
+
+
+def test_a_label_outside_the_classes_is_refused(tmp_path):
+    (tmp_path / "c.jsonl").write_text(edited(lambda r: r.update(label=7)))
+    with pytest.raises(RecordError, match="`label` is 7"):
+        Certificates.from_jsonl(tmp_path / "c.jsonl")
+
+
+def test_recertify_checks_what_it_is_asked():
+    for options, message in (
+        ({"alpha": 1.5}, "alpha"),
+        ({"alpha": [0.1, 0.2]}, "alpha"),
+        ({"bound": "proof"}, "tight"),
+    ):
+        with pytest.raises(InvalidArgument, match=message):
+            five().recertify(**options)
