@@ -1,0 +1,207 @@
+"""The certified-accuracy plot, as PNG and SVG."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+
+from pixeldp_fast.errors import InvalidArgument, MissingExtra
+from pixeldp_fast.report.summary import Summary
+from pixeldp_fast.report.words import grouped, radius_axis, settings
+
+# Okabe and Ito's palette, which people with any colour vision tell apart; its yellow is too light.
+_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
+_DASHES = ("solid", (0, (5, 1.5)), (0, (1.5, 1.2)))  # a second round through the colours differs
+_INK, _FAINT = "#222222", "#8a8a8a"
+_STYLE: dict[Any, Any] = {
+    "axes.edgecolor": _FAINT,
+    "axes.labelcolor": _INK,
+    "axes.spines.right": False,
+    "axes.spines.top": False,
+    "axes.titlecolor": _INK,
+    "font.size": 10.5,
+    "svg.fonttype": "path",
+    "svg.hashsalt": "pixeldp_fast",
+    "text.color": _INK,
+    "xtick.color": _INK,
+    "ytick.color": _INK,
+}
+_DPI = 160
+# Files of equal certificates are equal bytes: no date, no name of the program.
+_METADATA: dict[str, dict[str, None]] = {
+    "png": {"Software": None},
+    "svg": {"Date": None, "Creator": None},
+}
+
+
+def available() -> bool:
+    """Whether matplotlib is installed."""
+    try:
+        import matplotlib  # noqa: F401
+    except ImportError:
+        return False
+    return True
+
+
+def check_available() -> None:
+    """Raise `MissingExtra` where matplotlib is not installed."""
+    if not available():
+        raise MissingExtra("A plot needs matplotlib: pip install 'pixeldp_fast[plot]'.")
+
+
+def plot_files(summaries: Sequence[Summary]) -> dict[str, bytes]:
+    """The curves of one or more runs, by format ("png", "svg").
+
+    Guarantee
+        Every step is drawn where it is. The same summaries give the same bytes with the same
+        matplotlib, and matplotlib's global state is as it was.
+
+    Raises
+    ------
+    MissingExtra
+        Without matplotlib.
+    """
+    if not summaries:
+        raise InvalidArgument("At least one run is needed for a plot.")
+    check_available()
+    with _own_settings():
+        figure = _figure(summaries)
+        files = {}
+        for kind, metadata in _METADATA.items():
+            buffer = io.BytesIO()
+            figure.savefig(buffer, format=kind, dpi=_DPI, metadata=metadata)
+            files[kind] = buffer.getvalue()
+    return files
+
+
+@contextlib.contextmanager
+def _own_settings() -> Iterator[None]:
+    """matplotlib's defaults and the style above, whatever the user's matplotlibrc says."""
+    import matplotlib
+
+    with matplotlib.rc_context():
+        matplotlib.rcdefaults()
+        matplotlib.rcParams.update(_STYLE)
+        yield
+
+
+def _figure(summaries: Sequence[Summary]) -> Any:
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(7.2, 4.5), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.add_subplot()
+    end = _end_of_axis(summaries)
+    for position, summary in enumerate(summaries):
+        _draw_curve(axes, summary, position, end)
+    _draw_limits(axes, summaries)
+    _label(axes, summaries, end)
+    return figure
+
+
+def _end_of_axis(summaries: Sequence[Summary]) -> float:
+    ends = [s.largest_radius for s in summaries if s.largest_radius is not None]
+    ends += [float(s.curve.radius[np.isfinite(s.curve.radius)][-1]) for s in summaries]
+    return 1.04 * max(ends) or 1.0
+
+
+def _draw_curve(axes: Any, summary: Summary, position: int, end: float) -> None:
+    curve = summary.curve
+    inside = np.isfinite(curve.radius)
+    radius, right = curve.radius[inside], curve.right[inside]
+    beyond = int(curve.right[~inside].sum())  # right at every radius: a TSV may say so
+    tail = [radius[-1], end] if beyond else [radius[-1]]  # the fall; no line along zero after it
+    x = np.concatenate([radius, tail])
+    steps = np.concatenate([right, [beyond] * len(tail)]) / curve.examples
+    error = np.sqrt(steps * (1 - steps) / curve.examples)
+    round_, colour = divmod(position, len(_COLOURS))
+    style = {"color": _COLOURS[colour], "zorder": 3 - 0.01 * position}
+    axes.fill_between(
+        x,
+        100 * np.clip(steps - error, 0, 1),
+        100 * np.clip(steps + error, 0, 1),
+        step="pre",
+        alpha=0.18,
+        linewidth=0,
+        **style,
+    )
+    dashes = _DASHES[round_ % len(_DASHES)]
+    label = summary.name if summary.terms is None else f"{summary.name}, {summary.terms.mechanism}"
+    axes.step(x, 100 * steps, where="pre", linewidth=1.7, linestyle=dashes, label=label, **style)
+    axes.plot(
+        [0],
+        [100 * summary.accuracy],
+        marker="o",
+        markersize=6.5,
+        markeredgecolor="white",
+        clip_on=False,
+        color=style["color"],
+        zorder=5,
+    )
+
+
+def _draw_limits(axes: Any, summaries: Sequence[Summary]) -> None:
+    """A faint line where n unanimous draws end; in the run's colour where there are several."""
+    from matplotlib.transforms import ScaledTranslation, blended_transform_factory
+
+    single = len(summaries) == 1
+    drawn = set()
+    for position, summary in enumerate(summaries):
+        limit = summary.largest_radius
+        if limit is None or limit in drawn:
+            continue
+        drawn.add(limit)
+        colour = _FAINT if single else _COLOURS[position % len(_COLOURS)]
+        axes.axvline(limit, color=colour, linewidth=0.9, dashes=(4, 3), alpha=0.75, zorder=1)
+        if single and summary.terms is not None:
+            axes.text(
+                limit,
+                0.985,
+                f"largest possible at n = {grouped(summary.terms.n)}, "
+                f"alpha = {summary.terms.alpha:g}",
+                transform=blended_transform_factory(axes.transData, axes.transAxes)
+                + ScaledTranslation(-4 / 72, 0, axes.figure.dpi_scale_trans),
+                rotation=90,
+                ha="right",
+                va="top",
+                fontsize=8.5,
+                color=_FAINT,
+                zorder=1,
+            )
+
+
+def _label(axes: Any, summaries: Sequence[Summary], end: float) -> None:
+    first = summaries[0]
+    axes.set_xlim(0, end)
+    axes.set_ylim(0, 108)  # room for the words over a marker at 100 %
+    axes.set_yticks(range(0, 101, 20))
+    axes.set_axisbelow(True)
+    axes.grid(axis="y", color="#e4e4e4", linewidth=0.8)
+    axes.tick_params(length=0, pad=6)
+    names = {radius_axis(s.terms) for s in summaries}
+    axes.set_xlabel(names.pop() if len(names) == 1 else radius_axis(None))
+    axes.set_ylabel("certified accuracy (% of examples)")
+    if len(summaries) > 1:
+        axes.set_title("Certified accuracy", loc="left", fontweight="bold", pad=26)
+        _subtitle(axes, "dashed: the largest radius possible at a run's n and alpha")
+        axes.legend(fontsize=9.5, facecolor="white", edgecolor="none", framealpha=1.0)
+        return
+    axes.set_title(first.name, loc="left", fontweight="bold", pad=26)
+    _subtitle(axes, settings(first))
+    axes.annotate(
+        f"accuracy {100 * first.accuracy:.1f} %",
+        (0, 100 * first.accuracy),
+        xytext=(8, 7),  # over the curve, which only falls
+        textcoords="offset points",
+        fontsize=9,
+        color=_COLOURS[0],
+    )
+
+
+def _subtitle(axes: Any, text: str) -> None:
+    axes.text(0, 1.03, text, transform=axes.transAxes, fontsize=9, color=_FAINT)

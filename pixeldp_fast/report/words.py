@@ -1,0 +1,118 @@
+"""Runs in words and numbers as people read them."""
+
+from __future__ import annotations
+
+import math
+from decimal import ROUND_FLOOR, Decimal
+
+from pixeldp_fast.report.summary import Summary
+from pixeldp_fast.smooth.judge import Terms
+from pixeldp_fast.types import Norm
+
+UNKNOWN_TERMS = (
+    "The file states neither alpha nor the noise: its radii are as their author claims them."
+)
+
+
+def grouped(number: int) -> str:
+    """An integer with a thin gap between groups of three digits: 100 000."""
+    return f"{number:,}".replace(",", "\N{NO-BREAK SPACE}")
+
+
+def percent(share: float) -> str:
+    """A share as a percentage with one decimal, for example 93.4 %."""
+    return f"{100 * share:.1f}\N{NO-BREAK SPACE}%"
+
+
+def percent_with_error(share: float, error: float) -> str:
+    """A share with its standard error, for example 93.4 ± 0.8 %."""
+    return f"{100 * share:.1f} ± {100 * error:.1f}\N{NO-BREAK SPACE}%".replace(
+        " ", "\N{NO-BREAK SPACE}"
+    )
+
+
+def size(radius: float, digits: int = 4) -> str:
+    """A radius with this many decimals, rounded down; more where it would read as 0."""
+    if not math.isfinite(radius):
+        return str(radius)
+    if 0 < radius < 10.0 ** (1 - digits):
+        digits = 2 - math.floor(math.log10(radius))
+    return str(Decimal(radius).quantize(Decimal(10) ** -digits, rounding=ROUND_FLOOR))
+
+
+def confidence(alpha: float) -> str:
+    """1 - alpha as a percentage with all its digits: 0.001 is 99.9 %."""
+    value = (100 * (1 - Decimal(repr(alpha)))).normalize()
+    return f"{value:f}\N{NO-BREAK SPACE}%"
+
+
+def norm_name(terms: Terms | None) -> str:
+    """The norm of the radii, "2-norm"; empty where it is not recorded."""
+    return "" if terms is None else f"{_norm(terms.norm)}-norm"
+
+
+def _norm(norm: Norm) -> str:
+    return "infinity" if norm is Norm.INF else str(norm)
+
+
+def radius_axis(terms: Terms | None) -> str:
+    """What a column or axis of radii is called."""
+    return "radius (input units)" if terms is None else f"radius ({norm_name(terms)}, input units)"
+
+
+def settings(summary: Summary) -> str:
+    """The terms on one line, with the number of examples."""
+    examples = f"{grouped(summary.examples)} example{'s' if summary.examples != 1 else ''}"
+    terms = summary.terms
+    if terms is None:
+        return examples
+    extras = [] if terms.scores == "argmax" else [f"{terms.scores} scores"]
+    extras += [] if terms.bound == "tight" else [f"bound {terms.bound}"]
+    return ", ".join(
+        [
+            str(terms.mechanism),
+            f"n0 = {grouped(terms.n0)}",
+            f"n = {grouped(terms.n)}",
+            f"alpha = {terms.alpha:g}",
+            *extras,
+            examples,
+        ]
+    )
+
+
+def guarantee(terms: Terms | None) -> str:
+    """What the numbers promise, and what they leave open."""
+    if terms is None:
+        return UNKNOWN_TERMS
+    return (
+        f"Each radius holds with probability at least {confidence(terms.alpha)} over the draws "
+        f"(alpha = {terms.alpha:g}), in {terms.guarantee}: within it, in the "
+        f"{norm_name(terms)}, the smoothed classifier gives the same class. Nothing is claimed "
+        "for all examples jointly, nor for inputs chosen with knowledge of the seed."
+    )
+
+
+def facts(summary: Summary) -> list[tuple[str, str, str]]:
+    """Rows (what, value, note) of a run's other numbers."""
+    curve = summary.curve
+    rows = [
+        (
+            "accuracy",
+            percent_with_error(summary.accuracy, float(curve.standard_error[0])),
+            "right and not abstained",
+        ),
+        (
+            "abstained",
+            percent(summary.abstained / summary.examples),
+            f"{grouped(summary.abstained)} of {grouped(summary.examples)}",
+        ),
+        (
+            "average certified radius",
+            size(summary.average_radius),
+            "counting 0 where wrong or abstained",
+        ),
+    ]
+    if summary.terms is not None and summary.largest_radius is not None:
+        note = f"when all {grouped(summary.terms.n)} draws agree"
+        rows.append(("largest radius possible", size(summary.largest_radius), note))
+    return rows
