@@ -34,6 +34,7 @@ Model = Annotated[
         help="A folder that train wrote, a .pth.tar file of Cohen et al., module:factory."
     ),
 ]
+SHARD_DRAWS = 200_000
 _CHECKED_EXAMPLES = 100  # on which the model is tried with and without its noise
 
 
@@ -55,6 +56,9 @@ def certify(
     skip: options.Skip = 1,
     max: options.Max = -1,
     batch: options.Batch = None,
+    shard_draws: Annotated[
+        int, typer.Option(help="About how many draws a kill can lose; fewer for slow networks.")
+    ] = SHARD_DRAWS,
     backend: options.Backend = "auto",
     dtype: options.Dtype = None,
     seed: options.Seed = None,
@@ -96,6 +100,7 @@ def certify(
         request=request,
         resume=resume,
         radii=asked_radii,
+        shard_draws=shard_draws,
     )
     show_summary(summary, folder)
 
@@ -110,6 +115,7 @@ def certify_into(
     request: dict[str, Any],
     resume: bool = True,
     radii: Sequence[float] | None = None,
+    shard_draws: int = SHARD_DRAWS,
 ) -> Summary:
     """Certify with a progress display, and write the run's report into its folder.
 
@@ -141,6 +147,7 @@ def certify_into(
             resume=resume,
             indices=positions,
             progress=progress,
+            shard_draws=shard_draws,
             **request,
         )
     return write_report(folder, certificates, name=name, radii=radii)

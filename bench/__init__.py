@@ -1,0 +1,1 @@
+"""Measurements of pixeldp_fast, kept in an append-only ledger; run with `python -m bench`."""

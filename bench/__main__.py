@@ -1,0 +1,51 @@
+"""`python -m bench CASE ...`: measure and append to the ledger; `report` renders the tables."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from bench import hardware, ledger, memory, mnist, noise, report, statistics, tiles
+
+CASES: dict[str, Callable[[], list[ledger.Row]]] = {
+    "noise": noise.run,
+    "statistics": statistics.run,
+    "memory": memory.run,
+    "tiles": tiles.run,
+}
+
+
+def main() -> None:
+    """Run the named cases, or render the tables."""
+    parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
+    parser.add_argument("case", nargs="+", choices=[*CASES, "mnist", "report"])
+    parser.add_argument("--model", type=Path, help="the trained model's folder (case mnist)")
+    arguments = parser.parse_args()
+    if "mnist" in arguments.case and arguments.model is None:
+        parser.error("mnist needs --model FOLDER, made by: pixeldp-fast train mnist --out FOLDER")
+    console = Console()
+    for case in arguments.case:
+        if case == "report":
+            report.render()
+            continue
+        console.print(f"[bold]{case}[/] on {hardware.cpu_name()}; {hardware.versions()}")
+        rows = mnist.run(arguments.model) if case == "mnist" else CASES[case]()
+        path = ledger.append(rows)
+        console.print(_table(rows))
+        console.print(f"appended to {path.name}")
+
+
+def _table(rows: list[ledger.Row]) -> Table:
+    table = Table("contender", "metric", "value", "20 %", "80 %", "unit")
+    for row in rows:
+        numbers = (f"{v:.4g}" for v in (row.value, row.low, row.high))
+        table.add_row(row.contender, row.metric, *numbers, row.unit)
+    return table
+
+
+if __name__ == "__main__":
+    main()
