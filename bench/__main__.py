@@ -17,23 +17,27 @@ CASES: dict[str, Callable[[], list[ledger.Row]]] = {
     "memory": memory.run,
     "tiles": tiles.run,
 }
+OF_A_MODEL: dict[str, Callable[[Path], list[ledger.Row]]] = {
+    "mnist-vote": mnist.vote,
+    "mnist-certified": mnist.certified,
+}
 
 
 def main() -> None:
     """Run the named cases, or render the tables."""
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
-    parser.add_argument("case", nargs="+", choices=[*CASES, "mnist", "report"])
-    parser.add_argument("--model", type=Path, help="the trained model's folder (case mnist)")
+    parser.add_argument("case", nargs="+", choices=[*CASES, *OF_A_MODEL, "report"])
+    parser.add_argument("--model", type=Path, help="the trained model's folder (mnist-...)")
     arguments = parser.parse_args()
-    if "mnist" in arguments.case and arguments.model is None:
-        parser.error("mnist needs --model FOLDER, made by: pixeldp-fast train mnist --out FOLDER")
+    if arguments.model is None and OF_A_MODEL.keys() & set(arguments.case):
+        parser.error("--model FOLDER is needed, made by: pixeldp-fast train mnist --out FOLDER")
     console = Console()
     for case in arguments.case:
         if case == "report":
             report.render()
             continue
         console.print(f"[bold]{case}[/] on {hardware.cpu_name()}; {hardware.versions()}")
-        rows = mnist.run(arguments.model) if case == "mnist" else CASES[case]()
+        rows = CASES[case]() if case in CASES else OF_A_MODEL[case](arguments.model)
         path = ledger.append(rows)
         console.print(_table(rows))
         console.print(f"appended to {path.name}")

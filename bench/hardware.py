@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import platform
 import re
 import subprocess
@@ -29,7 +30,7 @@ def slug() -> str:
     """The hardware as a file name: processor and number of cores."""
     name = re.sub(r"[^a-z0-9]+", "-", cpu_name().lower()).strip("-")
     capability = torch.backends.cpu.get_cpu_capability().lower()
-    return f"{name}-{torch.get_num_threads()}-cores-{capability}"
+    return f"{name}-{len(os.sched_getaffinity(0))}-cores-{capability}"
 
 
 def versions() -> str:
