@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 
 import numpy as np
+import torch
 
 from bench.ledger import Row
 from pixeldp_fast import PixelDP, SmoothedClassifier
@@ -36,8 +37,12 @@ def vote(folder: Path) -> list[Row]:
 def certified(folder: Path) -> list[Row]:
     """Certified accuracy at the radii."""
     model, _ = checkpoint.load(folder)
-    note = f"{model.mechanism}, seed {SEED}"
+    note = _note(model)
     return _certified_rows(_smoothed(model), load("mnist", "test"), note)
+
+
+def _note(model: PixelDP) -> str:
+    return f"{model.mechanism}, seed {SEED}, {torch.get_num_threads()} torch threads"
 
 
 def _smoothed(model: PixelDP) -> SmoothedClassifier:
@@ -45,9 +50,7 @@ def _smoothed(model: PixelDP) -> SmoothedClassifier:
 
 
 def _training_rows(config: checkpoint.CheckpointConfig, note: str) -> list[Row]:
-    seconds = config.training.get("seconds")
-    if seconds is None:
-        return []
+    seconds = config.training["summary"]["seconds"]
     return [Row(CASE, "pixeldp_fast", "training time", seconds, seconds, seconds, "s", note)]
 
 
