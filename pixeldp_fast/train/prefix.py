@@ -17,38 +17,12 @@ def isometric_(prefix: nn.Module) -> None:
 
     At sensitivity 1 a prefix is the better the less it shrinks: what it shrinks drowns in the
     noise. The usual random weights stretch a few directions and, scaled to 1, shrink the others.
-    Here a layer with at least as many outputs as taps is an exact isometry away from the borders;
-    a convolution with fewer keeps the low frequencies, where images have their energy. Dense
-    layers take a random rotation, convolutions the cosine basis of their kernel.
+    Here a layer with at least as many outputs as taps is an exact isometry away from the borders.
     """
     for layer in _layers(prefix):
-        if isinstance(layer, nn.Linear):
-            nn.init.orthogonal_(layer.weight)
-        else:
-            for group in layer.weight.chunk(layer.groups):
-                group.copy_(_cosine_filters(group))
-            layer.weight.div_(_window_root(layer))
-
-
-def _cosine_filters(like: Tensor) -> Tensor:
-    """Orthonormal filters [O, I, kh, kw] from low to high frequency; zeros beyond the last."""
-    outputs, inputs, height, width = like.shape
-    vertical, horizontal = _cosines(height), _cosines(width)
-    planes = torch.einsum("ay,bx->abyx", vertical, horizontal).flatten(0, 1)
-    frequency = torch.arange(height)[:, None] / height + torch.arange(width) / width
-    planes = planes[torch.argsort(frequency.flatten(), stable=True)]  # [kh kw, kh, kw]
-    filters = torch.zeros(max(outputs, len(planes) * inputs), inputs, height, width)
-    for i, plane in enumerate(planes):
-        for channel in range(inputs):
-            filters[i * inputs + channel, channel] = plane
-    return filters[:outputs]
-
-
-def _cosines(size: int) -> Tensor:
-    """The orthonormal cosine basis, by row: [size, size]."""
-    place = torch.arange(size, dtype=torch.float64)
-    rows = torch.cos(torch.pi * place[:, None] * (place + 0.5) / size)
-    return (rows / rows.norm(dim=1, keepdim=True)).float()
+        for group in layer.weight.chunk(_groups(layer)):
+            nn.init.orthogonal_(group)
+        layer.weight.div_(_window_root(layer))
 
 
 @torch.no_grad()

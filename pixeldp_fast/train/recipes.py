@@ -57,7 +57,7 @@ RECIPES: dict[str, Recipe] = {
         architecture="pixeldp_cnn",
         options={"noise_after": 1},
         mechanism=Gaussian(0.25),
-        settings=TrainingSettings(epochs=16, learning_rate=0.05),
+        settings=TrainingSettings(epochs=12, learning_rate=0.05),
     ),
     "cifar10-resnet20": Recipe(
         dataset="cifar10",

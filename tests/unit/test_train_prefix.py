@@ -47,19 +47,6 @@ def test_the_start_is_an_isometry_where_there_is_room(
     torch.testing.assert_close(values, torch.ones_like(values), rtol=0, atol=1e-5)
 
 
-def test_few_filters_keep_the_energy_of_smooth_images() -> None:
-    layer = nn.Conv2d(3, 8, 3, padding=1)
-    isometric_(layer)
-    smooth = torch.ones(1, 3, 16, 16)
-    passed = layer(smooth) - layer(torch.zeros_like(smooth))
-    inner = passed[..., 1:-1, 1:-1].square().sum() / smooth[..., 1:-1, 1:-1].square().sum()
-    assert inner == pytest.approx(1.0, abs=1e-5)
-    nn.init.orthogonal_(layer.weight)
-    layer.weight.data.div_(3)
-    random = (layer(smooth) - layer(torch.zeros_like(smooth))).square().sum()
-    assert random < 0.8 * passed.square().sum()
-
-
 @given(
     outputs=st.integers(1, 4),
     inputs=st.integers(1, 2),
