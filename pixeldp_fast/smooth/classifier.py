@@ -102,6 +102,7 @@ class SmoothedClassifier:
         self.input_shape = None if input_shape is None else tuple(int(s) for s in input_shape)
         self._next_index = 0
         self._engines: dict[Any, tuple[str, AbstractEngine]] = {}
+        self._checked_weights = ""
 
     @property
     def mechanism(self) -> AbstractMechanism:
@@ -266,7 +267,9 @@ class SmoothedClassifier:
             _reduction(scores, self.num_classes).check_draws(draws)
         self._check_examples(x)
         plan = self._checked_plan()
-        name, engine = self._engine(scores, fresh=True)
+        weights = fingerprint(self.model)
+        name, engine = self._engine(scores, fresh=weights != self._checked_weights)
+        self._checked_weights = weights
         return Terms(
             mechanism=self.mechanism,
             norm=asked,
@@ -281,7 +284,7 @@ class SmoothedClassifier:
             input_shape=plan.input_shape,
             backend=name,
             arithmetic=engine.arithmetic,
-            model_fingerprint=fingerprint(self.model),
+            model_fingerprint=weights,
             version=__version__,
         )
 
@@ -337,7 +340,10 @@ class SmoothedClassifier:
         return make_plan(self.model.prefix, self.model.suffix, self.input_shape, self.num_classes)
 
     def _engine(self, scores: str, *, fresh: bool = False) -> tuple[str, AbstractEngine]:
-        """An engine for the model as it is now; a prepared one if no part was exchanged since."""
+        """An engine for the model as it is now; a prepared one if no part was exchanged since.
+
+        Preparing evaluates the suffix a few times, to see that it is a function.
+        """
         plan = self._checked_plan()
         reduction = _reduction(scores, self.num_classes)
         key = (
@@ -348,7 +354,7 @@ class SmoothedClassifier:
             self.tile,
             self.device,
             plan.noise_shape,
-            tuple(self.model.modules()),
+            tuple((part, part.forward) for part in self.model.modules()),
         )
         if fresh or key not in self._engines:
             backend = select(self.backend, plan, self.mechanism, reduction, self.device)

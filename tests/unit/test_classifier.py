@@ -334,6 +334,15 @@ def test_a_layer_exchanged_after_a_call_is_checked_again():
             call()
 
 
+def test_a_forward_exchanged_after_a_call_is_checked_again():
+    model = smoothed(mlp)
+    x = images(1, (5,))
+    model.certify(x, n=100)
+    model.model.suffix[1].forward = lambda h: h.mean(dim=0, keepdim=True).expand_as(h)
+    with pytest.raises(UnsupportedModel, match="other rows"):
+        model.certify(x, n=100)
+
+
 def test_forward_replaced_on_the_object_is_refused():
     model = smoothed(mlp)
     model.model.noisy = lambda features, scale=1.0: features
