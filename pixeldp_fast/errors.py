@@ -33,5 +33,9 @@ class RunFolderError(PixelDPError, RuntimeError):
     """A run folder is foreign, locked, unwritable, or was made with other settings."""
 
 
+class TrainingDiverged(PixelDPError, ArithmeticError):
+    """The loss or the weights left the finite numbers; the message says what to try."""
+
+
 class MissingExtra(PixelDPError, ImportError):
     """An optional dependency is not installed; the message names the extra that brings it."""

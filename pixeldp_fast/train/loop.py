@@ -13,7 +13,12 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from pixeldp_fast.data.dataset import Dataset
-from pixeldp_fast.errors import CheckpointError, InvalidArgument, PixelDPError, UnsupportedModel
+from pixeldp_fast.errors import (
+    CheckpointError,
+    InvalidArgument,
+    TrainingDiverged,
+    UnsupportedModel,
+)
 from pixeldp_fast.models.checkpoint import CheckpointConfig
 from pixeldp_fast.models.registry import build
 from pixeldp_fast.models.state import check_state
@@ -32,10 +37,6 @@ from pixeldp_fast.types import Norm
 
 REPORT_SECONDS = 0.1  # at most ten reports a second
 Progress = Callable[[int, int, dict[str, Any]], None]
-
-
-class TrainingDiverged(PixelDPError, ArithmeticError):
-    """The loss or the weights left the finite numbers; the message says what to try."""
 
 
 def train(

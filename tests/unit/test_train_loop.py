@@ -16,7 +16,7 @@ from torch import nn
 
 from pixeldp_fast import Gaussian, Laplace
 from pixeldp_fast.data import Dataset, from_arrays, load
-from pixeldp_fast.errors import InvalidArgument, RunFolderError
+from pixeldp_fast.errors import InvalidArgument, RunFolderError, TrainingDiverged
 from pixeldp_fast.models import CheckpointConfig, checkpoint
 from pixeldp_fast.models.fingerprint import fingerprint
 from pixeldp_fast.plan.sensitivity import sensitivity
@@ -24,7 +24,7 @@ from pixeldp_fast.smooth.model import PixelDP
 from pixeldp_fast.train import TrainingSettings, loop, state
 from pixeldp_fast.train.evaluate import NoiseCheck, accuracy_under_noise, check_noise
 from pixeldp_fast.train.initial import initial_model
-from pixeldp_fast.train.loop import TrainingDiverged, train
+from pixeldp_fast.train.loop import train
 from pixeldp_fast.train.sgd import MomentumSGD
 
 DIGITS = load("digits", "train").subset(slice(0, 400))
