@@ -37,14 +37,15 @@ def main() -> None:
             report.render()
             continue
         console.print(f"[bold]{case}[/] on {hardware.cpu_name()}; {hardware.versions()}")
+        stamped = ledger.stamp()
         rows = CASES[case]() if case in CASES else OF_A_MODEL[case](arguments.model)
-        path = ledger.append(rows)
+        path = ledger.append(rows, stamped)
         console.print(_table(rows))
         console.print(f"appended to {path.name}")
 
 
 def _table(rows: list[ledger.Row]) -> Table:
-    table = Table("contender", "metric", "value", "20 %", "80 %", "unit")
+    table = Table("contender", "metric", "value", "low", "high", "unit")
     for row in rows:
         numbers = (f"{v:.4g}" for v in (row.value, row.low, row.high))
         table.add_row(row.contender, row.metric, *numbers, row.unit)

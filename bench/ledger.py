@@ -21,7 +21,8 @@ class Row:
     case, contender, metric : str
         What was measured, of what, and as what.
     value, low, high : float
-        Median with the 20th and 80th percentile of the repeats; equal where there is one.
+        Median with the 20th and 80th percentile of the repeats (equal where there is one); a share
+        of examples with one standard error to either side.
     unit : str
     note : str
         Settings that the case's name does not say.
@@ -40,22 +41,26 @@ class Row:
 COLUMNS = ["time", "commit", *(f.name for f in fields(Row)), "versions"]
 
 
-def append(rows: Iterable[Row]) -> Path:
-    """Add rows to this hardware's file and return its path."""
-    path = RESULTS / f"{hardware.slug()}.csv"
-    path.parent.mkdir(exist_ok=True)
-    fresh = not path.exists()
-    stamp = {
+def stamp() -> dict[str, str]:
+    """Time, commit and versions; taken before measuring, since a checkout can move meanwhile."""
+    return {
         "time": hardware.now(),
         "commit": hardware.commit(),
         "versions": hardware.versions(),
     }
+
+
+def append(rows: Iterable[Row], stamped: dict[str, str]) -> Path:
+    """Add rows to this hardware's file and return its path."""
+    path = RESULTS / f"{hardware.slug()}.csv"
+    path.parent.mkdir(exist_ok=True)
+    fresh = not path.exists()
     with path.open("a", newline="") as file:
         writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
         if fresh:
             writer.writeheader()
         for row in rows:
-            writer.writerow(stamp | asdict(row))
+            writer.writerow(stamped | asdict(row))
     return path
 
 

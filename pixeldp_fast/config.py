@@ -12,6 +12,10 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from pixeldp_fast.errors import InvalidArgument
+
+ISAS = ("portable", "avx2", "avx512")  # narrowest first
+
 
 def data_folder() -> Path | None:
     """The folder named by `PIXELDP_DATA`, or None where it is unset or empty."""
@@ -25,5 +29,14 @@ def native_allowed() -> bool:
 
 
 def widest_isa() -> str:
-    """The instruction set named by `PIXELDP_ISA`, or "" for the machine's widest."""
-    return os.environ.get("PIXELDP_ISA", "")
+    """The instruction set named by `PIXELDP_ISA`, or "" for the machine's widest.
+
+    Raises
+    ------
+    InvalidArgument
+        For a name that is not one of the three.
+    """
+    name = os.environ.get("PIXELDP_ISA", "")
+    if name not in ("", *ISAS):
+        raise InvalidArgument(f"`PIXELDP_ISA` must be one of {', '.join(ISAS)}, got {name!r}.")
+    return name

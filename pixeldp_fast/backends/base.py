@@ -64,7 +64,7 @@ class AbstractBackend(abc.ABC):
         reduction: AbstractReduction,
         device: torch.device,
     ) -> Support:
-        """Whether `prepare` would succeed; nothing is allocated."""
+        """Whether this combination can run; nothing is allocated."""
 
     @abc.abstractmethod
     def prepare(

@@ -35,6 +35,19 @@ def native_module() -> Any | None:
     return _native
 
 
+@cache
+def _isa(widest: str) -> str:
+    """The widest instruction set of this machine that is no wider than `widest` ("": any)."""
+    native = native_module()
+    assert native is not None
+    for name in reversed(config.ISAS[: config.ISAS.index(widest) + 1] if widest else ()):
+        try:
+            return str(native.isa(name))
+        except ValueError:  # not on this machine
+            continue
+    return ""
+
+
 def noise_source(mechanism: AbstractMechanism, device: Any = "cpu") -> str:
     """What makes this mechanism's noise on `device`: "native" or "torch"."""
     # Only for the very class that names the law: a subclass may have changed it.
@@ -114,7 +127,7 @@ def _native_fill(
         center.numpy(),
         out.numpy(),
         torch.get_num_threads(),
-        config.widest_isa(),
+        _isa(config.widest_isa()),
     )
 
 

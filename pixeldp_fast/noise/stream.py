@@ -106,5 +106,8 @@ def check_draws(first_draw: int, n: int) -> None:
 
 
 def blocks_for(coordinates: int) -> int:
-    """Blocks of four words that cover `coordinates` coordinates."""
-    return -(-coordinates // WORDS_PER_BLOCK)
+    """Blocks of four words that cover `coordinates` coordinates; their number fits 32 bits."""
+    blocks = -(-coordinates // WORDS_PER_BLOCK)
+    if blocks > WORD_LIMIT:
+        raise InvalidArgument(f"{coordinates} coordinates do not fit the counter: at most 2^34.")
+    return blocks

@@ -5,9 +5,10 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, overload
 
 import numpy as np
+import numpy.typing as npt
 
 from pixeldp_fast.backends.tally import Tally, merge
 from pixeldp_fast.bounds.registry import radius_function
@@ -117,8 +118,18 @@ class Certificates:
     def __iter__(self) -> Iterator[Certificate]:
         return (self._one(i) for i in range(len(self)))
 
-    def __getitem__(self, rows: slice | ArrayLike) -> Certificates:
-        """Some of the certificates, by slice, index array or mask."""
+    @overload
+    def __getitem__(self, rows: int | np.integer[Any]) -> Certificate: ...
+
+    @overload
+    def __getitem__(self, rows: slice | Sequence[int] | npt.NDArray[Any]) -> Certificates: ...
+
+    def __getitem__(
+        self, rows: int | np.integer[Any] | slice | Sequence[int] | npt.NDArray[Any]
+    ) -> Certificate | Certificates:
+        """One certificate by its place; several by slice, index array or mask."""
+        if isinstance(rows, (int, np.integer)):
+            return self._one(range(len(self))[rows])
         if not isinstance(rows, slice):
             rows = np.asarray(rows)
             rows = rows if rows.size else rows.astype(np.int64)

@@ -98,7 +98,7 @@ class SmoothedClassifier:
         self.backend = backend
         self.dtype = dtype
         self.tile = None if tile is None else checked_count("tile", tile, 1)
-        self.device = _device_of(self.model) if device is None else torch.device(device)
+        self.device = _device_of(self.model) if device is None else _usable(torch.device(device))
         self.input_shape = None if input_shape is None else tuple(int(s) for s in input_shape)
         self._next_index = 0
         self._engines: dict[Any, tuple[str, AbstractEngine]] = {}
@@ -111,7 +111,7 @@ class SmoothedClassifier:
 
     def with_seed(self, seed: int) -> SmoothedClassifier:
         """The same smoothed classifier drawing from another seed, its addresses starting at 0."""
-        return SmoothedClassifier(
+        copy = SmoothedClassifier(
             self.model,
             num_classes=self.num_classes,
             input_shape=self.input_shape,
@@ -122,6 +122,8 @@ class SmoothedClassifier:
             input_range=self.input_range,
             tile=self.tile,
         )
+        copy._engines, copy._checked_weights = self._engines, self._checked_weights
+        return copy
 
     def count(
         self,
@@ -196,6 +198,7 @@ class SmoothedClassifier:
             Cohen et al., ICML 2019, section 3.2.1 (votes); Hoeffding, 1963 (softmax).
         """
         n, alpha = checked_count("n", n, 1), checked_alpha(alpha)
+        self._check_examples(x)
         serving = self if self.seed_given or index is not None else self.with_seed(new_seed())
         tally = serving.count(x, n, index=index, purpose=Purpose.PREDICTION, scores=scores)
         return predicted_classes(tally, scores, alpha)
@@ -328,16 +331,19 @@ class SmoothedClassifier:
         return addresses
 
     def _check_examples(self, x: Any) -> None:
-        shape = self.input_shape
-        checked_examples(x, shape, self.input_range, self.device)
-        if shape is None:
+        checked_examples(x, self.input_shape, self.input_range, self.device)
+        if self.input_shape is None:
+            self._plan_for(tuple(x.shape[1:]))  # a shape that the network refuses is not kept
             self.input_shape = tuple(x.shape[1:])
 
-    def _checked_plan(self) -> Plan:
+    def _plan_for(self, input_shape: tuple[int, ...]) -> Plan:
         """The plan of the model as it is now."""
-        assert self.input_shape is not None
         check_unaltered(self.model)
-        return make_plan(self.model.prefix, self.model.suffix, self.input_shape, self.num_classes)
+        return make_plan(self.model.prefix, self.model.suffix, input_shape, self.num_classes)
+
+    def _checked_plan(self) -> Plan:
+        assert self.input_shape is not None
+        return self._plan_for(self.input_shape)
 
     def _engine(self, scores: str, *, fresh: bool = False) -> tuple[str, AbstractEngine]:
         """An engine for the model as it is now; a prepared one if no part was exchanged since.
@@ -361,12 +367,21 @@ class SmoothedClassifier:
             engine = backend.prepare(
                 plan, self.mechanism, reduction, self.device, dtype=self.dtype, tile=self.tile
             )
-            self._engines = {key: (backend.name, engine)}
+            self._engines.clear()  # only the model as it is now; copies share the dictionary
+            self._engines[key] = backend.name, engine
         return self._engines[key]
 
 
 def _reduction(scores: str, num_classes: int) -> AbstractReduction:
     return Votes(num_classes) if scores == "argmax" else SoftmaxSums(num_classes)
+
+
+def _usable(device: torch.device) -> torch.device:
+    """The device with its index ("cuda" is "cuda:0"), so that devices compare."""
+    try:
+        return torch.empty(0, device=device).device
+    except (RuntimeError, AssertionError) as error:  # the latter: torch built without CUDA
+        raise InvalidArgument(f"`device` {device} cannot be used here: {error}") from error
 
 
 def _device_of(model: nn.Module) -> torch.device:

@@ -58,7 +58,7 @@ def checked_examples(
         raise InvalidArgument(
             f"`x` has examples of shape {tuple(x.shape[1:])}, but the model takes {shape}."
         )
-    if x.device != device and x.device.type != device.type:
+    if x.device != device:
         raise InvalidArgument(
             f"`x` is on {x.device}, the model on {device}; nothing is moved silently: x.to(...)."
         )

@@ -21,6 +21,11 @@ from pixeldp_fast.types import ABSTAIN, FloatArray, IntArray, Norm
 
 SCORES = ("argmax", "softmax")
 GUARANTEE = "real arithmetic"
+COMPETITOR = "complement"
+SPLITS = {  # how alpha is spent, by kind of score
+    "argmax": "alpha on p_lower (Clopper-Pearson)",
+    "softmax": "alpha/2 on p_lower by Hoeffding, alpha/2 by empirical Bernstein",
+}
 
 
 @dataclass(frozen=True)
@@ -33,6 +38,10 @@ class Terms:
         Proved upper bounds of the prefix's sensitivity from each p-norm to the mechanism's norm.
     arithmetic : str
         Everything on which the last bits of a draw depend.
+    competitor : str
+        "complement": p_upper = 1 - p_lower, declared before the draws.
+    stop : str
+        "fixed": the numbers of draws were chosen before the first one.
     guarantee : str
         "real arithmetic": the theorems are applied to ideal noise; float rounding is not covered.
     """
@@ -52,6 +61,8 @@ class Terms:
     arithmetic: str
     model_fingerprint: str
     version: str
+    competitor: str = COMPETITOR
+    stop: str = "fixed"
     guarantee: str = GUARANTEE
 
     @property
@@ -64,6 +75,11 @@ class Terms:
                 f"{', '.join(name for name, _ in self.sensitivities)}."
             )
         return found
+
+    @property
+    def split(self) -> str:
+        """How alpha is spent."""
+        return SPLITS[self.scores]
 
     def check(self) -> None:
         """Raise a `ValueError` that names the first field that no certificate could have."""
@@ -82,14 +98,20 @@ class Terms:
         radius_function(self.bound)
         if not all(type(v) is float and 0 < v < math.inf for _, v in self.sensitivities):
             raise ValueError("`sensitivities` must be finite and above 0")
-        if self.guarantee != GUARANTEE:
-            raise ValueError(f"`guarantee` must be {GUARANTEE!r}, the only one of this version")
+        for name, only in (
+            ("guarantee", GUARANTEE),
+            ("competitor", COMPETITOR),
+            ("stop", "fixed"),
+        ):
+            if getattr(self, name) != only:
+                raise ValueError(f"`{name}` must be {only!r}, the only one of this version")
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values; the inverse of `from_dict`."""
         plain = {f.name: getattr(self, f.name) for f in fields(self)}
         plain["mechanism"] = self.mechanism.to_dict()
         plain["norm"] = str(self.norm)
+        plain["split"] = self.split
         plain["sensitivities"] = dict(self.sensitivities)
         plain["input_shape"] = list(self.input_shape)
         return plain
@@ -106,8 +128,11 @@ class Terms:
                 for k, v in values["sensitivities"].items()
             )
             values["input_shape"] = tuple(int(v) for v in values["input_shape"])
+            split = values.pop("split")
             terms = cls(**values)
             terms.check()
+            if split != terms.split:
+                raise ValueError(f"`split` must be {terms.split!r} for these scores")
             return terms
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise RecordError(f"The record's terms are not valid: {error}") from error

@@ -1,7 +1,7 @@
 """Networks, noise and settings that go together, by name.
 
-Measured to the end: "digits" and "mnist". The settings of "fashion_mnist" are those of "mnist" and
-those of "cifar10-resnet20" follow Cohen et al. (ICML 2019); neither has been run to its end here.
+Measured to the end: "digits" and "mnist". The settings of "fashion_mnist" follow "mnist" and those
+of "cifar10-resnet20" follow Cohen et al. (ICML 2019); neither has been run to its end.
 """
 
 from __future__ import annotations

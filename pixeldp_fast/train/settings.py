@@ -52,7 +52,8 @@ class TrainingSettings:
         In [0, 2^63): initial weights, order of the examples, augmentation and noise.
 
     Source
-        Defaults after Lecuyer et al., IEEE S&P 2019, section III-C, and the code of its authors.
+        Batch, momentum, weight decay and noise ramp after Lecuyer et al., IEEE S&P 2019, section
+        III-C, and the code of its authors; the cosine schedule is the default of today.
     """
 
     epochs: int = 10

@@ -386,3 +386,32 @@ def test_served_predictions_draw_from_a_secret():
     assert seen[0] == 3
     assert len({*seen[1:3], drawn.seed}) == 3
     assert seen[3] == drawn.seed
+
+
+def test_a_shape_that_the_network_refuses_is_not_kept():
+    model = smoothed()
+    with pytest.raises(UnsupportedModel, match="rejects"):
+        model.certify(images(1, (3, 8, 8)), n=100)
+    assert model.certify(images(1), n=100).terms.input_shape == (2, 8, 8)
+
+
+def test_unseeded_predictions_prepare_the_model_once(monkeypatch):
+    from pixeldp_fast.backends.pytorch import TorchBackend
+
+    prepared, prepare = [], TorchBackend.prepare
+
+    def counting(self, *arguments, **options):
+        prepared.append(arguments)
+        return prepare(self, *arguments, **options)
+
+    monkeypatch.setattr(TorchBackend, "prepare", counting)
+    model = SmoothedClassifier(pixeldp(), num_classes=K)
+    for _ in range(3):
+        model.predict(images(1), 10)
+    assert len(prepared) == 1
+    assert model.input_shape == (2, 8, 8)
+
+
+def test_a_device_that_is_not_there_is_named():
+    with pytest.raises(InvalidArgument, match="cuda"):
+        SmoothedClassifier(pixeldp(), num_classes=K, device="cuda:99")

@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from pixeldp_fast import Gaussian, SmoothedClassifier
+from pixeldp_fast.compat import Smooth
 from pixeldp_fast.errors import InvalidArgument
-from pixeldp_fast.smooth.compat import Smooth
 from tests.unit.test_classifier import LinearMargin
 
 

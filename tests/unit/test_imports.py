@@ -16,7 +16,7 @@ LEVELS = {
     **dict.fromkeys(["noise", "stats"], 1),
     **dict.fromkeys(["bounds", "plan"], 2),
     "backends": 3,
-    **dict.fromkeys(["smooth", "models", "data"], 4),
+    **dict.fromkeys(["smooth", "models", "data", "compat"], 4),
     **dict.fromkeys(["attacks", "train", "jobs"], 5),
     **dict.fromkeys(["report", "experiments", "cli"], 6),
 }

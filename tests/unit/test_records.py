@@ -316,6 +316,9 @@ def test_files_are_written_whole(tmp_path, monkeypatch):
         ("sensitivities", {"2": 0.0}),
         ("model_fingerprint", None),
         ("n", 0),
+        ("split", "all of alpha, twice"),
+        ("competitor", "runner-up"),
+        ("stop", "when it looked good"),
     ],
 )
 def test_terms_that_no_certificate_has_are_refused(tmp_path, field, value):

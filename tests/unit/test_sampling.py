@@ -8,9 +8,10 @@ import torch
 from scipy import stats as scipy_stats
 
 from pixeldp_fast import Gaussian, Laplace, Uniform
+from pixeldp_fast.errors import InvalidArgument
 from pixeldp_fast.noise import sampling
 from pixeldp_fast.noise.sampling import add_noise, noise_definition
-from pixeldp_fast.noise.stream import Purpose, Stream
+from pixeldp_fast.noise.stream import Purpose, Stream, blocks_for
 from tests.cases import MECHANISMS
 
 STREAM = Stream(0x0123456789ABCDEF, Purpose.ESTIMATION)
@@ -171,3 +172,20 @@ def test_the_source_can_be_chosen(native, monkeypatch):
     finally:
         monkeypatch.undo()
         sampling.native_module.cache_clear()
+
+
+def test_the_instruction_set_can_be_limited(native, monkeypatch):
+    x = torch.zeros(1, 40)
+    whole = add_noise(x, Gaussian(1), STREAM, [0], 0, 3)
+    for name in ISAS:
+        monkeypatch.setenv("PIXELDP_ISA", name)
+        assert torch.equal(add_noise(x, Gaussian(1), STREAM, [0], 0, 3), whole)
+    monkeypatch.setenv("PIXELDP_ISA", "mmx")
+    with pytest.raises(InvalidArgument, match="portable, avx2, avx512"):
+        add_noise(x, Gaussian(1), STREAM, [0], 0, 3)
+
+
+def test_more_coordinates_than_the_counter_holds_are_refused():
+    assert blocks_for(2**34) == 2**32
+    with pytest.raises(InvalidArgument, match="coordinates"):
+        blocks_for(2**34 + 1)
