@@ -13,7 +13,15 @@ import pytest
 from pixeldp_fast import bounds
 from pixeldp_fast.bounds.tight import bisected_shift
 from pixeldp_fast.noise import Gaussian, Laplace, Uniform
-from pixeldp_fast.stats import clopper_pearson_lower, clopper_pearson_upper, confidence_sequence
+from pixeldp_fast.stats import (
+    clopper_pearson_lower,
+    clopper_pearson_upper,
+    confidence_sequence,
+    empirical_bernstein_lower,
+    empirical_bernstein_upper,
+    hoeffding_lower,
+    hoeffding_upper,
+)
 from tests.reference_values.exact import check_above, check_below
 
 FOLDER = Path(__file__).parents[1] / "reference_values"
@@ -154,6 +162,36 @@ def test_original_certificate_from_votes(case, law):
 def test_original_certificate_from_probabilities(case, law):
     arguments = original_mechanism(law), case["p_lower"], case["p_upper"]
     check_original(bounds.pixeldp_radius(*arguments, profile="classical"), case[law])
+
+
+def original_scores(top, runner_up, deviation, n, classes):
+    """The original's bounds on mean scores: Bernstein from 561 draws on, else Hoeffding."""
+    level = ORIGINAL["alpha"] / classes
+    if n >= 561:
+        variance = deviation**2
+        return (
+            empirical_bernstein_lower(top, variance, n, level),
+            empirical_bernstein_upper(runner_up, variance, n, level),
+        )
+    return hoeffding_lower(top, n, level), hoeffding_upper(runner_up, n, level)
+
+
+@pytest.mark.parametrize("law", ["gaussian", "laplace"])
+@pytest.mark.parametrize("case", ORIGINAL["softmax"], ids=range(len(ORIGINAL["softmax"])))
+def test_original_certificate_from_softmax(case, law):
+    p_lower, p_upper = original_scores(
+        *case["means"], case["deviation"], case["draws"], ORIGINAL["classes"]
+    )
+    radius = bounds.pixeldp_radius(original_mechanism(law), p_lower, p_upper, profile="classical")
+    check_original(radius, case[law])
+
+
+@pytest.mark.parametrize("case", ORIGINAL["largest"], ids=lambda c: str(c["draws"]))
+def test_largest_radius_of_the_original(case):
+    p_lower, p_upper = original_scores(1.0, 0.0, 0.0, case["draws"], case["classes"])
+    mechanism = original_mechanism("gaussian")
+    radius = bounds.pixeldp_radius(mechanism, p_lower, p_upper, profile="classical")
+    check_original(radius, case["gaussian"])
 
 
 @pytest.mark.parametrize("wrong", [1 + 1e-12, 1 - 2e-9])
