@@ -160,8 +160,15 @@ def show_summary(summary: Summary, folder: Path) -> None:
 
     show("", run_table(summary), "")
     show_note(f"written to {folder}")
+    note_missing_tsv(summary)
     if not available():
         show_note("no plot was drawn: pip install 'pixeldp_fast[plot]'")
+
+
+def note_missing_tsv(summary: Summary) -> None:
+    """Say why a run without labels has no certificates.tsv."""
+    if not summary.labelled:
+        show_note("no labels: shares are not accuracies, and certificates.tsv needs labels")
 
 
 def _check_enough_draws(terms: Terms) -> None:
@@ -202,7 +209,12 @@ def _outlook(name: str, terms: Terms, smoothed: SmoothedClassifier, images: int)
 
 
 def _warn_if_untrained(smoothed: SmoothedClassifier, dataset: Dataset, positions: IntArray) -> None:
-    """A model that noise breaks gets small radii however many draws there are."""
+    """A model that noise breaks gets small radii however many draws there are.
+
+    Without labels it cannot be told.
+    """
+    if dataset.targets is None:
+        return
     from pixeldp_fast.train.evaluate import check_noise
 
     check = check_noise(smoothed.model, dataset.subset(positions), examples=_CHECKED_EXAMPLES)

@@ -29,8 +29,9 @@ def demo(
 ) -> None:
     """Train on 8x8 digits behind noise, certify the test digits, print and plot the result.
 
-    Runs on one core of the CPU, in well under a minute. The seed is fixed: everyone sees the same
-    table, up to single examples where another processor or torch rounds differently in training.
+    Runs on one core of the CPU, in well under a minute. The default seed is fixed: everyone sees
+    the same table, up to single examples where another processor or torch rounds differently in
+    training.
     """
     with _one_thread():
         _demo(out, seed)
@@ -41,8 +42,13 @@ def _demo(out: Path | None, seed: int) -> None:
 
     recipe = RECIPES[RECIPE]
     recipe = dataclasses.replace(recipe, settings=dataclasses.replace(recipe.settings, seed=seed))
-    folder = out or default_out("demo", "" if seed == SEED else f"seed{seed}")
-    show_note(f"demo with the fixed seed {seed}: the same table at every run")
+    fixed = seed == SEED
+    folder = out or default_out("demo", "" if fixed else f"seed{seed}")
+    show_note(
+        f"demo with the fixed seed {seed}: the same table at every run"
+        if fixed
+        else f"demo with the seed {seed}"
+    )
     train_into(
         folder / "model", recipe, open_data(recipe.dataset, "train", None), None, device="cpu"
     )

@@ -109,7 +109,7 @@ def open_model(
     architecture : str or None
         See `pixeldp_fast.models.load`.
     num_classes : int or None
-        For a factory; None: the data set's.
+        For a factory; None: the data set's, which one without labels may not know.
     device : str
         See `parse_device`.
 
@@ -125,13 +125,19 @@ def open_model(
     elif path.is_file():
         opened = _from_published(path, mechanism)
     elif ":" in source:
-        opened = _from_factory(source, mechanism, dataset, num_classes or dataset.num_classes)
+        classes = num_classes or dataset.num_classes
+        if classes is None:
+            raise InvalidArgument(
+                f"{source} must be told how many classes there are, and {dataset.name} has no "
+                "labels that say it: give --num-classes."
+            )
+        opened = _from_factory(source, mechanism, dataset, classes)
     else:
         raise InvalidArgument(
             f"{source!r} is no model: neither a checkpoint's folder, nor a .pth.tar file, nor of "
             "the form module:factory."
         )
-    if dataset.num_classes > opened.num_classes:
+    if dataset.num_classes is not None and dataset.num_classes > opened.num_classes:
         raise InvalidArgument(
             f"{dataset.name} has {dataset.num_classes} classes, the model {opened.num_classes}."
         )

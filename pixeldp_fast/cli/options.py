@@ -10,8 +10,8 @@ import typer
 Data = Annotated[
     str,
     typer.Option(
-        help="Data set: digits, mnist, fashion_mnist, cifar10, svhn, an .npz file, a folder with "
-        "one folder of images per class, or module:factory."
+        help="Data set: digits, mnist, fashion_mnist, cifar10, svhn, an .npz file (its labels may "
+        "be missing), a folder with one folder of images per class, or module:factory."
     ),
 ]
 DataFolder = Annotated[

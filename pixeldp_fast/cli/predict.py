@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from pixeldp_fast.cli import options
 from pixeldp_fast.cli.console import show
-from pixeldp_fast.cli.opening import NoiseWords, chosen, open_model
+from pixeldp_fast.cli.opening import NoiseWords, chosen, open_data, open_model
 
 if TYPE_CHECKING:
     from pixeldp_fast.data.dataset import Dataset
 
 Source = Annotated[
     str,
-    typer.Argument(help="An .npz file with images `x` (labels `y` may be missing), or as --data."),
+    typer.Argument(help="As --data of certify, such as an .npz file with images `x`."),
 ]
 _BLOCK = 256  # examples held at a time
 
@@ -52,7 +51,7 @@ def predict(
     """
     import json
 
-    dataset, has_labels = _open(input, split, data_root)
+    dataset = open_data(input, split, data_root)
     positions = chosen(dataset, skip, max)
     noise = NoiseWords(sigma, laplace, uniform)
     opened = open_model(
@@ -68,40 +67,10 @@ def predict(
     for start in range(0, len(positions), _BLOCK):
         part = positions[start : start + _BLOCK]
         rows += _predicted(smoothed, dataset, part, n=n, alpha=alpha, scores=scores)
-    if not has_labels:
-        for row in rows:
-            del row["label"]
     if as_json:
         typer.echo(json.dumps(rows, indent=1))
     else:
         show(_table(rows, dataset, n, alpha))
-
-
-def _open(source: str, split: str, root: Path | None) -> tuple[Dataset, bool]:
-    """The examples, and whether they have labels: an .npz file need not."""
-    from pixeldp_fast.data import from_arrays, open_dataset
-
-    path = Path(source)
-    if path.suffix.lower() == ".npz" and path.is_file():
-        images = _images_alone(path)
-        if images is not None:
-            return from_arrays(path.stem, images, [0] * len(images), num_classes=1), False
-    return open_dataset(source, split, root), True
-
-
-def _images_alone(path: Path) -> Any:
-    """The images of an .npz file without labels; None for other files, which the loader judges."""
-    import zipfile
-
-    import numpy as np
-
-    if not zipfile.is_zipfile(path):
-        return None
-    with np.load(path, allow_pickle=False) as archive:
-        names = set(archive.files)
-        if names & {"y", "labels"} or not names & {"x", "images"}:
-            return None
-        return archive["x" if "x" in names else "images"]
 
 
 def _predicted(
@@ -120,7 +89,7 @@ def _predicted(
     return [
         {
             "index": int(part[i]),
-            "label": int(labels[i]),
+            **({} if labels is None else {"label": int(labels[i])}),
             "prediction": int(classes[i]),
             "top": int(top[i]),
             "votes": round(float(tally.counts[i, top[i]] / n), 6),
@@ -138,7 +107,7 @@ def _table(rows: list[dict[str, Any]], dataset: Dataset, n: int, alpha: float) -
     from pixeldp_fast.types import ABSTAIN
 
     has_labels = bool(rows) and "label" in rows[0]
-    names = dict(enumerate(dataset.class_names)) if has_labels else {}
+    names = dict(enumerate(dataset.class_names or ()))
     table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 3, 0, 0))
     for title in ("index", *(["label"] if has_labels else []), "prediction", "votes"):
         table.add_column(title, justify="right" if title in ("index", "votes") else "left")

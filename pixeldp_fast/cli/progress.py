@@ -30,7 +30,23 @@ def shown(title: str, describe: Describe, rate: str) -> Iterator[Report]:
     """
     show = _bar if err().is_terminal else _lines
     with show(title, describe, rate) as report:
-        yield report
+        yield _settled(report, rate)
+
+
+def _settled(report: Report, rate: str) -> Report:
+    """Without a speed at its first measurement, which a cold start and small batches distort.
+
+    In a certification it is that of the few draws that select a class.
+    """
+    measured = 0
+
+    def settled(done: int, total: int, info: dict[str, Any]) -> None:
+        nonlocal measured
+        measured += info[rate] > 0
+        known = measured > 1 or done >= total
+        report(done, total, info if known else {**info, rate: 0.0})
+
+    return settled
 
 
 def time_left(done: int, total: int, per_second: float) -> str:

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from pixeldp_fast.cli import options
+from pixeldp_fast.cli.certify import note_missing_tsv
 from pixeldp_fast.cli.console import show, show_note
 from pixeldp_fast.cli.opening import parse_radii
 
@@ -56,3 +57,5 @@ def report(
     show(run_table(summaries[0]) if len(summaries) == 1 else comparison_table(summaries))
     if out is not None:
         show_note(f"written to {out}")
+        if len(summaries) == 1:
+            note_missing_tsv(summaries[0])

@@ -198,7 +198,7 @@ def train_into(
         plan.mechanism,
         plan.settings,
         input_shape=dataset.input_shape,
-        num_classes=dataset.num_classes,
+        num_classes=dataset.known_classes(),
         options=plan.options,
     ).to(parse_device(device))
     show_note(

@@ -1,4 +1,4 @@
-"""The one type every loader returns: images in [0, 1] with their labels."""
+"""The one type every loader returns: images in [0, 1] with their labels, where there are any."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _FINGERPRINT_CHUNK = 1024  # images hashed at a time: 12 MiB of CIFAR-10
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Dataset:
-    """Images with values in [0, 1] and their labels, in a fixed order.
+    """Images with values in [0, 1], in a fixed order, with their labels where these are known.
 
     Parameters
     ----------
@@ -31,9 +31,10 @@ class Dataset:
     pixels : uint8 or float32 [N, C, H, W]
         uint8: an image is float32(pixels) / float32(levels), converted on access. float32: the
         image itself, in [0, 1].
-    targets : integer [N]
-        In [0, K).
-    class_names : tuple of str [K]
+    targets : integer [N] or None
+        In [0, K); None: without labels, which certifying and predicting do not need.
+    class_names : tuple of str [K] or None
+        None where the classes are not known, which only a data set without labels may leave open.
     levels : int
         In [1, 255], the integer that stands for 1.0 in uint8 `pixels`; unused for float32.
 
@@ -45,21 +46,23 @@ class Dataset:
 
     name: str
     pixels: npt.NDArray[np.uint8] | npt.NDArray[np.float32]
-    targets: IntArray
-    class_names: tuple[str, ...]
+    targets: IntArray | None
+    class_names: tuple[str, ...] | None
     levels: int = 255
 
     def __post_init__(self) -> None:
         _check_pixels(self.name, self.pixels, self.levels)
-        targets = _checked_targets(self.name, self.targets, len(self.pixels), len(self.class_names))
         object.__setattr__(self, "pixels", _read_only(self.pixels))
-        object.__setattr__(self, "targets", _read_only(targets))
-        object.__setattr__(self, "class_names", tuple(self.class_names))
+        if self.class_names is not None:
+            object.__setattr__(self, "class_names", tuple(self.class_names))
+        if self.targets is not None:
+            targets = _checked_targets(self.name, self.targets, len(self), self.num_classes)
+            object.__setattr__(self, "targets", _read_only(targets))
 
     @property
-    def num_classes(self) -> int:
-        """K."""
-        return len(self.class_names)
+    def num_classes(self) -> int | None:
+        """K; None where the classes are not known."""
+        return None if self.class_names is None else len(self.class_names)
 
     @property
     def input_shape(self) -> tuple[int, int, int]:
@@ -87,17 +90,31 @@ class Dataset:
         """
         return torch.from_numpy(self._float32(self._positions(indices)))
 
-    def labels(self, indices: Indices = None) -> IntArray:
-        """The labels at `indices` (see `images`): int64 [B], a fresh copy."""
-        return self.targets[self._positions(indices)]
+    def labels(self, indices: Indices = None) -> IntArray | None:
+        """The labels at `indices` (see `images`): int64 [B], a fresh copy; None without labels."""
+        positions = self._positions(indices)
+        return None if self.targets is None else self.targets[positions]
+
+    def known_labels(self, indices: Indices = None) -> IntArray:
+        """As `labels`, for what cannot do without: a `DataError` where there are none."""
+        labels = self.labels(indices)
+        if labels is None:
+            raise self._without_labels()
+        return labels
+
+    def known_classes(self) -> int:
+        """K, for what cannot do without labels: a `DataError` where there are none."""
+        if self.targets is None or self.num_classes is None:
+            raise self._without_labels()
+        return self.num_classes
 
     def subset(self, indices: Indices) -> Dataset:
         """The examples at `indices` (see `images`), in that order, as a data set of its own."""
         positions = self._positions(indices)
-        return replace(self, pixels=self.pixels[positions], targets=self.targets[positions])
+        return replace(self, pixels=self.pixels[positions], targets=self.labels(positions))
 
     def fingerprint(self) -> str:
-        """sha256 over shape, float32 values and labels, in order.
+        """sha256 over shape, float32 values and, where there are any, labels, in order.
 
         Two data sets with the same images and labels agree, however they are stored.
 
@@ -108,22 +125,32 @@ class Dataset:
         for start in range(0, len(self), _FINGERPRINT_CHUNK):
             block = self._float32(np.arange(start, min(start + _FINGERPRINT_CHUNK, len(self))))
             digest.update(block.astype("<f4", copy=False).tobytes())
-        digest.update(self.targets.astype("<i8", copy=False).tobytes())
+        if self.targets is not None:
+            digest.update(self.targets.astype("<i8", copy=False).tobytes())
         return digest.hexdigest()
 
     def __len__(self) -> int:
         return len(self.pixels)
 
-    def __getitem__(self, index: int) -> tuple[Tensor, int]:  # [C, H, W], label
+    def __getitem__(self, index: int) -> tuple[Tensor, int | None]:  # [C, H, W], label
         position = range(len(self))[index]  # an IndexError here ends Python's iteration protocol
-        return self.images([position])[0], int(self.targets[position])
+        label = None if self.targets is None else int(self.targets[position])
+        return self.images([position])[0], label
 
-    def __iter__(self) -> Iterator[tuple[Tensor, int]]:
+    def __iter__(self) -> Iterator[tuple[Tensor, int | None]]:
         return (self[i] for i in range(len(self)))
 
     def __repr__(self) -> str:
         shape = "x".join(map(str, self.input_shape))
-        return f"<Dataset {self.name}: {len(self)} images {shape}, {self.num_classes} classes>"
+        classes = "" if self.class_names is None else f", {self.num_classes} classes"
+        labels = ", no labels" if self.targets is None else ""
+        return f"<Dataset {self.name}: {len(self)} images {shape}{classes}{labels}>"
+
+    def _without_labels(self) -> DataError:
+        return DataError(
+            f"{self.name} has no labels. Training and accuracy need them: store them beside the "
+            "images, in an .npz file as the array `y`."
+        )
 
     def _positions(self, indices: Indices) -> IntArray:
         if indices is None:
@@ -171,7 +198,9 @@ def _check_pixels(name: str, pixels: npt.NDArray[Any], levels: int) -> None:
         )
 
 
-def _checked_targets(name: str, targets: Any, examples: int, classes: int) -> IntArray:
+def _checked_targets(name: str, targets: Any, examples: int, classes: int | None) -> IntArray:
+    if classes is None:
+        raise DataError(f"{name}: `class_names` are needed with labels.")
     values = np.asarray(targets)
     if values.shape != (examples,):
         raise DataError(

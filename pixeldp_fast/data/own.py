@@ -40,10 +40,10 @@ def from_arrays(
         What messages and records call it.
     images : uint8 (255 is 1.0) or floating in [0, 1]; [N, H, W], [N, C, H, W] or [N, H, W, C]
         A NumPy array or tensor. Floats are kept as float32.
-    labels : integer [N]
-        In [0, K).
+    labels : integer [N] or None
+        In [0, K); None: without labels.
     num_classes : int or None
-        K; None: the length of `class_names`, else the largest label + 1.
+        K; None: the length of `class_names`, else the largest label + 1, unknown without labels.
     class_names : sequence of str [K] or None
         None: the numbers.
     layout : {"NCHW", "NHWC"} or None
@@ -57,16 +57,20 @@ def from_arrays(
     pixels = _nchw(name, _to_numpy(images), layout)
     if not len(pixels):
         raise DataError(f"{name} holds no images.")
-    targets = _to_numpy(labels)
-    if targets.dtype.kind not in "iu" or targets.ndim != 1 or not targets.size:
+    targets = None if labels is None else _to_numpy(labels)
+    if targets is not None and (
+        targets.dtype.kind not in "iu" or targets.ndim != 1 or not targets.size
+    ):
         raise DataError(
             f"{name}: labels must be integers [N], got {targets.dtype} {targets.shape}."
         )
-    if class_names is None:
-        class_names = [str(k) for k in range(num_classes or max(int(targets.max()), 0) + 1)]
-    elif num_classes not in (None, len(class_names)):
+    if class_names is not None and num_classes not in (None, len(class_names)):
         raise DataError(f"{name}: {len(class_names)} class names for {num_classes} classes.")
-    return Dataset(name, pixels, targets, tuple(class_names))
+    if num_classes is None and targets is not None:
+        num_classes = max(int(targets.max()), 0) + 1
+    if class_names is None and num_classes is not None:
+        class_names = [str(k) for k in range(num_classes)]
+    return Dataset(name, pixels, targets, None if class_names is None else tuple(class_names))
 
 
 def from_npz(
@@ -74,7 +78,8 @@ def from_npz(
 ) -> Dataset:
     """The data set in an .npz file with the arrays `x` and `y`, or `images` and `labels`.
 
-    An array of strings `class_names` is used where there is one. Pickled objects are refused.
+    Without `y` or `labels` it is a data set without labels. An array of strings `class_names` is
+    used where there is one. Pickled objects are refused.
     For `num_classes`, `layout` and the accepted arrays see `from_arrays`.
 
     Raises
@@ -89,13 +94,9 @@ def from_npz(
         raise DataError(f"{path} is not an .npz file (NumPy's savez), or it is truncated.")
     try:
         with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
-            keys = next((pair for pair in _KEYS if set(pair) <= set(archive.files)), None)
-            if keys is None:
-                raise DataError(
-                    f"{path} must hold the arrays `x` and `y`, or `images` and `labels`; it "
-                    f"holds {', '.join(archive.files) or 'none'}."
-                )
-            images, labels = archive[keys[0]], archive[keys[1]]
+            image_key, label_key = _keys(path, archive.files)
+            images = archive[image_key]
+            labels = None if label_key is None else archive[label_key]
             names = archive["class_names"] if "class_names" in archive.files else None
     except (
         ValueError,
@@ -163,6 +164,20 @@ def resolve(spec: str, split: str | None = None) -> Dataset:
         return from_arrays(spec, made[0], made[1])
     raise DataError(
         f"{spec} must return a Dataset or the pair (images, labels), got {type(made).__name__}."
+    )
+
+
+def _keys(path: Path, files: Sequence[str]) -> tuple[str, str | None]:
+    """The names of the images and, where there are any, of the labels."""
+    pairs = [pair for pair in _KEYS if set(pair) <= set(files)]
+    if pairs:
+        return pairs[0]
+    found = [name for pair in _KEYS for name in pair if name in files]
+    if found in (["x"], ["images"]):
+        return found[0], None
+    raise DataError(
+        f"{path} must hold the arrays `x` and `y`, or `images` and `labels` (without labels: `x` "
+        f"or `images` alone); it holds {', '.join(files) or 'none'}."
     )
 
 

@@ -14,7 +14,7 @@ from pixeldp_fast.report import plot
 from pixeldp_fast.report.curve import curves_csv
 from pixeldp_fast.report.markdown import summary_markdown
 from pixeldp_fast.report.summary import Named, Summary, default_radii, summarise
-from pixeldp_fast.report.words import guarantee
+from pixeldp_fast.report.words import guarantee, share_name
 from pixeldp_fast.smooth.certificate import Certificates
 from pixeldp_fast.smooth.records import write_parquet, write_tsv
 from pixeldp_fast.types import ArrayLike
@@ -24,19 +24,22 @@ def write_report(
     folder: str | os.PathLike[str],
     certificates: Certificates,
     *,
-    name: str = "certified accuracy",
+    name: str | None = None,
     labels: ArrayLike | None = None,
     radii: Sequence[float] | None = None,
     with_plot: bool | None = None,
 ) -> Summary:
     """Write summary.json, summary.md, curve.csv, curve.png, curve.svg, certificates.tsv (.parquet).
 
+    Without labels the share certified takes the place of certified accuracy, and certificates.tsv,
+    which has a label column, is not written.
+
     Parameters
     ----------
     folder : path
         Made where it is missing; files of these names are replaced.
-    name : str
-        What titles call the run, such as "pixeldp_cnn on digits (test)".
+    name : str, optional
+        What titles call the run, such as "pixeldp_cnn on digits (test)"; default: what is reported.
     labels : int [B], optional
         True classes; default: the ones stored with the certificates.
     radii : float [R], optional
@@ -55,9 +58,11 @@ def write_report(
     """
     if labels is not None:
         certificates = certificates.with_labels(labels)
+    name = name or share_name(certificates.labels is not None)
     summary = summarise(Named(name, certificates), radii)
     path = _common_files(folder, [summary], with_plot)
-    write_tsv(certificates, path / "certificates.tsv")
+    if summary.labelled:
+        write_tsv(certificates, path / "certificates.tsv")
     if certificates.terms is not None and importlib.util.find_spec("pyarrow") is not None:
         write_parquet(certificates, path / "certificates.parquet")
     return summary
@@ -80,9 +85,15 @@ def write_comparison(
 
 
 def compare(runs: Sequence[Named], radii: Sequence[float] | None = None) -> list[Summary]:
-    """Summaries of several runs at the same radii."""
+    """Summaries of several runs at the same radii; all with labels, or all without."""
     if not runs:
         raise InvalidArgument("At least one run is needed.")
+    without = [run.name for run in runs if run.certificates.labels is None]
+    if 0 < len(without) < len(runs):
+        raise InvalidArgument(
+            f"Runs with labels and without cannot be compared: {', '.join(without)} without. "
+            "Accuracy counts right predictions only; report them apart."
+        )
     if radii is None:
         radii = default_radii([summarise(run).curve for run in runs])
     return [summarise(run, radii) for run in runs]

@@ -10,6 +10,7 @@ from pixeldp_fast.backends.tally import GRID, Tally
 from pixeldp_fast.errors import InvalidArgument
 from pixeldp_fast.smooth.certificate import Certificates
 from pixeldp_fast.smooth.judge import Terms
+from pixeldp_fast.stats import binomial
 
 _SEARCH_LIMIT = 2**20  # draws; a custom law that needs more certifies nothing in practice
 
@@ -26,10 +27,11 @@ def smallest_n(terms: Terms) -> int:
     """The least n at which an example whose draws all agree gets a radius above 0.
 
     Source
-        By bisection on `judge` itself: the bounds grow with n. For votes it is the least n with
-        alpha^(1/n) > 1/2, which is 10 at alpha = 0.001.
+        By bisection on `judge` itself: the bounds grow with n. For votes it begins at the least n
+        with alpha^(1/n) > 1/2, which is 10 at alpha = 0.001 and enough for the tight bound.
     """
-    low, high = 0, 1
+    low = binomial.smallest_n(terms.alpha) - 1 if terms.scores == "argmax" else 0
+    high = low + 1
     while not _certifies(terms, high):
         low, high = high, 2 * high
         if high > _SEARCH_LIMIT:

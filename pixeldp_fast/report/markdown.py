@@ -13,6 +13,7 @@ from pixeldp_fast.report.words import (
     percent_with_error,
     radius_axis,
     settings,
+    share_name,
 )
 
 
@@ -20,9 +21,10 @@ def summary_markdown(summaries: Sequence[Summary], with_plot: bool) -> str:
     """The page `summary.md`: one section per run, and the plot of all."""
     parts = [_section(s) for s in summaries]
     if with_plot:
-        parts.append("![Certified accuracy against the radius](curve.svg)\n")
+        title = share_name(summaries[0].labelled).capitalize()
+        parts.append(f"![{title} against the radius](curve.svg)\n")
     parts.append(
-        "Every step of the curve is in `curve.csv`: a row's accuracy holds for radii up to and "
+        "Every step of the curve is in `curve.csv`: a row's share holds for radii up to and "
         f"including its own, down to the row before.\nMade by pixeldp_fast {__version__}.\n"
     )
     return "\n".join(parts).replace("\N{NO-BREAK SPACE}", " ")
@@ -30,9 +32,10 @@ def summary_markdown(summaries: Sequence[Summary], with_plot: bool) -> str:
 
 def _section(summary: Summary) -> str:
     lines = [f"# {summary.name}", "", settings(summary), ""]
-    lines += [f"| {radius_axis(summary.terms)} | certified accuracy |", "| ---: | ---: |"]
-    rows = zip(summary.radii, summary.certified_accuracy, summary.standard_errors, strict=True)
-    lines += [f"| {radius:g} | {percent_with_error(a, e)} |" for radius, a, e in rows]
+    title = share_name(summary.labelled) + ("" if summary.labelled else " (% of examples)")
+    lines += [f"| {radius_axis(summary.terms)} | {title} |", "| ---: | ---: |"]
+    rows = zip(summary.radii, summary.shares, summary.standard_errors, strict=True)
+    lines += [f"| {radius:g} | {percent_with_error(s, e)} |" for radius, s, e in rows]
     lines += ["", *(f"- {what}: {value} ({note})" for what, value, note in facts(summary))]
     if summary.terms is not None:
         lines += _details(summary)

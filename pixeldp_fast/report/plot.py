@@ -11,7 +11,7 @@ import numpy as np
 
 from pixeldp_fast.errors import InvalidArgument, MissingExtra
 from pixeldp_fast.report.summary import Summary
-from pixeldp_fast.report.words import grouped, radius_axis, settings
+from pixeldp_fast.report.words import grouped, radius_axis, settings, share_name
 
 # Okabe and Ito's palette, which people with any colour vision tell apart; its yellow is too light.
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
@@ -113,11 +113,11 @@ def _end_of_axis(summaries: Sequence[Summary]) -> float:
 def _draw_curve(axes: Any, summary: Summary, position: int, end: float) -> None:
     curve = summary.curve
     inside = np.isfinite(curve.radius)
-    radius, right = curve.radius[inside], curve.right[inside]
-    beyond = int(curve.right[~inside].sum())  # right at every radius: a TSV may say so
+    radius, count = curve.radius[inside], curve.count[inside]
+    beyond = int(curve.count[~inside].sum())  # right at every radius: a TSV may say so
     tail = [radius[-1], end] if beyond else [radius[-1]]  # the fall; no line along zero after it
     x = np.concatenate([radius, tail])
-    steps = np.concatenate([right, [beyond] * len(tail)]) / curve.examples
+    steps = np.concatenate([count, [beyond] * len(tail)]) / curve.examples
     error = np.sqrt(steps * (1 - steps) / curve.examples)
     round_, colour = divmod(position, len(_COLOURS))
     style = {"color": _COLOURS[colour], "zorder": 3 - 0.01 * position}
@@ -135,7 +135,7 @@ def _draw_curve(axes: Any, summary: Summary, position: int, end: float) -> None:
     axes.step(x, 100 * steps, where="pre", linewidth=1.7, linestyle=dashes, label=label, **style)
     axes.plot(
         [0],
-        [100 * summary.accuracy],
+        [100 * summary.share],
         marker="o",
         markersize=6.5,
         markeredgecolor="white",
@@ -185,17 +185,18 @@ def _label(axes: Any, summaries: Sequence[Summary], end: float) -> None:
     axes.tick_params(length=0, pad=6)
     names = {radius_axis(s.terms) for s in summaries}
     axes.set_xlabel(names.pop() if len(names) == 1 else radius_axis(None))
-    axes.set_ylabel("certified accuracy (% of examples)")
+    title = share_name(first.labelled)
+    axes.set_ylabel(f"{title} (% of examples)")
     if len(summaries) > 1:
-        axes.set_title("Certified accuracy", loc="left", fontweight="bold", pad=26)
+        axes.set_title(title.capitalize(), loc="left", fontweight="bold", pad=26)
         _subtitle(axes, "dashed: the largest radius possible at a run's n and alpha")
         axes.legend(fontsize=9.5, facecolor="white", edgecolor="none", framealpha=1.0)
         return
     axes.set_title(first.name, loc="left", fontweight="bold", pad=26)
     _subtitle(axes, settings(first))
     axes.annotate(
-        f"accuracy {100 * first.accuracy:.1f} %",
-        (0, 100 * first.accuracy),
+        f"{'accuracy' if first.labelled else 'not abstained'} {100 * first.share:.1f} %",
+        (0, 100 * first.share),
         xytext=(8, 7),  # over the curve, which only falls
         textcoords="offset points",
         fontsize=9,

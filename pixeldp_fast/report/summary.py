@@ -43,7 +43,8 @@ class Summary:
         In input units, ascending from 0.
     abstained : int
     average_radius : float
-        Counting 0 where wrong or abstained (ACR of Zhai et al., ICLR 2020).
+        Counting 0 where wrong or abstained (ACR of Zhai et al., ICLR 2020); without labels, where
+        abstained.
     largest_radius : float or None
         What n unanimous draws give; None for a TSV.
     """
@@ -62,34 +63,57 @@ class Summary:
         return self.curve.examples
 
     @property
-    def accuracy(self) -> float:
-        """Share of the examples predicted right; an abstention is not right."""
-        return float(self.curve.accuracy[0])
+    def labelled(self) -> bool:
+        """Whether shares are accuracies; without labels they count every certified prediction."""
+        return self.curve.labelled
 
     @property
-    def certified_accuracy(self) -> FloatArray:
-        """At each of `radii`, float64 [R]."""
+    def share(self) -> float:
+        """The curve's at radius 0; an abstention does not count."""
+        return float(self.curve.share[0])
+
+    @property
+    def shares(self) -> FloatArray:
+        """The curve's at each of `radii`, float64 [R]."""
         return self.curve.at(self.radii)
 
     @property
     def standard_errors(self) -> FloatArray:
-        """Of `certified_accuracy`, float64 [R]."""
-        return standard_error(self.certified_accuracy, self.examples)
+        """Of `shares`, float64 [R]."""
+        return standard_error(self.shares, self.examples)
+
+    @property
+    def accuracy(self) -> float | None:
+        """Share of the examples predicted right; None without labels."""
+        return self.share if self.labelled else None
+
+    @property
+    def certified_accuracy(self) -> FloatArray | None:
+        """At each of `radii`, float64 [R]; None without labels."""
+        return self.shares if self.labelled else None
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain JSON values; an infinite number is the string "inf"."""
-        rows = zip(self.radii, self.certified_accuracy, self.standard_errors, strict=True)
+        """Plain JSON values; an infinite number is the string "inf".
+
+        Without labels "certified_share" takes the place of "accuracy", and "certified_shares" that
+        of "certified_accuracy".
+        """
+        whole, each, one = (
+            ("accuracy", "certified_accuracy", "accuracy")
+            if self.labelled
+            else ("certified_share", "certified_shares", "share")
+        )
+        rows = zip(self.radii, self.shares, self.standard_errors, strict=True)
         return {
             "name": self.name,
             "examples": self.examples,
-            "accuracy": self.accuracy,
-            "accuracy_standard_error": float(standard_error(self.accuracy, self.examples)),
+            whole: self.share,
+            f"{whole}_standard_error": float(standard_error(self.share, self.examples)),
             "abstained": self.abstained,
             "average_certified_radius": _plain(self.average_radius),
             "largest_possible_radius": _plain(self.largest_radius),
-            "certified_accuracy": [
-                {"radius": float(r), "accuracy": float(a), "standard_error": float(e)}
-                for r, a, e in rows
+            each: [
+                {"radius": float(r), one: float(s), "standard_error": float(e)} for r, s, e in rows
             ],
             "terms": None if self.terms is None else self.terms.to_dict(),
         }
@@ -112,7 +136,7 @@ def summarise(run: Named, radii: Sequence[float] | None = None) -> Summary:
         curve=curve,
         radii=np.unique(np.append(np.asarray(asked, dtype=np.float64), 0.0)),
         abstained=int(np.sum(run.certificates.prediction == ABSTAIN)),
-        average_radius=run.certificates.average_radius(),
+        average_radius=_average_radius(run.certificates),
         largest_radius=None if terms is None else largest_radius(terms),
     )
 
@@ -130,6 +154,12 @@ def default_radii(curves: Sequence[Curve]) -> list[float]:
             if rows in _ROWS:
                 return [float(f"{k * step * scale:.6g}") for k in range(1, rows + 1)]
     raise AssertionError("the steps leave no gap")
+
+
+def _average_radius(certificates: Certificates) -> float:
+    if certificates.labels is not None:
+        return certificates.average_radius()
+    return float(np.mean(np.where(certificates.prediction == ABSTAIN, 0.0, certificates.radius)))
 
 
 def _plain(value: float | None) -> float | str | None:

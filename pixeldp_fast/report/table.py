@@ -17,18 +17,19 @@ from pixeldp_fast.report.words import (
     percent_with_error,
     radius_axis,
     settings,
+    share_name,
 )
 
 _BAR_WIDTH = 26  # the table then fits into 80 columns
 
 
 def run_table(summary: Summary) -> RenderableType:
-    """One run: certified accuracy at its radii, its other numbers, and its guarantee in words."""
+    """One run: the share at its radii, its other numbers, and its guarantee in words."""
     return Group(
         Text(summary.name, style="bold"),
         Text(settings(summary), style="dim"),
         Text(),
-        _accuracies(summary),
+        _shares(summary),
         Text(),
         _facts(summary),
         Text(),
@@ -43,8 +44,8 @@ def comparison_table(summaries: Sequence[Summary]) -> RenderableType:
     for summary in summaries:
         table.add_column(summary.name, justify="right", overflow="fold")
     for i, radius in enumerate(summaries[0].radii):
-        at_radius = [(s.certified_accuracy[i], s.standard_errors[i]) for s in summaries]
-        cells = (percent_with_error(accuracy, error) for accuracy, error in at_radius)
+        at_radius = [(s.shares[i], s.standard_errors[i]) for s in summaries]
+        cells = (percent_with_error(share, error) for share, error in at_radius)
         table.add_row(f"{radius:g}", *cells)
     table.add_row()
     for rows in zip(*(_padded_facts(s) for s in summaries), strict=True):
@@ -56,21 +57,21 @@ def comparison_table(summaries: Sequence[Summary]) -> RenderableType:
     )
 
 
-def _accuracies(summary: Summary) -> Table:
+def _shares(summary: Summary) -> Table:
     table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 3, 0, 0))
     table.add_column(radius_axis(summary.terms), justify="right", no_wrap=True)
-    table.add_column("certified accuracy", justify="right", no_wrap=True)
+    table.add_column(share_name(summary.labelled), justify="right", no_wrap=True)
     table.add_column("", width=_BAR_WIDTH)
-    rows = zip(summary.radii, summary.certified_accuracy, summary.standard_errors, strict=True)
-    for radius, accuracy, error in rows:
+    rows = zip(summary.radii, summary.shares, summary.standard_errors, strict=True)
+    for radius, share, error in rows:
         bar = ProgressBar(
             total=1.0,
-            completed=float(accuracy),
+            completed=float(share),
             width=_BAR_WIDTH,
             complete_style="cyan",
             finished_style="cyan",
         )
-        table.add_row(f"{radius:g}", percent_with_error(accuracy, error), bar)
+        table.add_row(f"{radius:g}", percent_with_error(share, error), bar)
     return table
 
 

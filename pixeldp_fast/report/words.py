@@ -60,6 +60,11 @@ def radius_axis(terms: Terms | None) -> str:
     return "radius (input units)" if terms is None else f"radius ({norm_name(terms)}, input units)"
 
 
+def share_name(labelled: bool) -> str:
+    """What the share at a radius is called."""
+    return "certified accuracy" if labelled else "predictions certified"
+
+
 def settings(summary: Summary) -> str:
     """The terms on one line, with the number of examples."""
     examples = f"{grouped(summary.examples)} example{'s' if summary.examples != 1 else ''}"
@@ -97,9 +102,9 @@ def facts(summary: Summary) -> list[tuple[str, str, str]]:
     curve = summary.curve
     rows = [
         (
-            "accuracy",
-            percent_with_error(summary.accuracy, float(curve.standard_error[0])),
-            "right and not abstained",
+            "accuracy" if summary.labelled else share_name(False),
+            percent_with_error(summary.share, float(curve.standard_error[0])),
+            "right and not abstained" if summary.labelled else "not abstained; no labels",
         ),
         (
             "abstained",
@@ -109,7 +114,7 @@ def facts(summary: Summary) -> list[tuple[str, str, str]]:
         (
             "average certified radius",
             size(summary.average_radius),
-            "counting 0 where wrong or abstained",
+            f"counting 0 where {'wrong or ' if summary.labelled else ''}abstained",
         ),
     ]
     if summary.terms is not None and summary.largest_radius is not None:

@@ -38,7 +38,7 @@ def batches(
     order = torch.randperm(len(dataset), generator=generator)
     for part in torch.tensor_split(order, steps_per_epoch(dataset, settings)):
         images = augmented(dataset.images(part), settings, generator)
-        yield images, torch.from_numpy(dataset.labels(part))
+        yield images, torch.from_numpy(dataset.known_labels(part))
 
 
 def augmented(images: Tensor, settings: TrainingSettings, generator: torch.Generator) -> Tensor:

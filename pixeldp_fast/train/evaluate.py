@@ -94,7 +94,8 @@ def accuracy(
             for start in range(0, len(indices), CHUNK):
                 part = indices[start : start + CHUNK]
                 outputs = _outputs(model, dataset.images(part).to(device), noise)
-                right += int((outputs.argmax(1).cpu().numpy() == dataset.labels(part)).sum())
+                found = outputs.argmax(1).cpu().numpy()
+                right += int((found == dataset.known_labels(part)).sum())
     finally:
         for module, training in modes:
             module.training = training

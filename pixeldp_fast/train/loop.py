@@ -84,7 +84,7 @@ def train(
 
     Raises
     ------
-    InvalidArgument, UnsupportedModel, RunFolderError
+    InvalidArgument, DataError, UnsupportedModel, RunFolderError
         Before any work, for what does not fit together.
     TrainingDiverged
         When the loss is not finite. The state after the last whole epoch is kept.
@@ -231,8 +231,8 @@ def _checked(
         )
     if len(dataset) == 0:
         raise InvalidArgument(f"The data set {dataset.name} has no examples to train on.")
-    shape, classes = dataset.input_shape, dataset.num_classes
-    if validation is not None and (validation.input_shape, validation.num_classes) != (
+    shape, classes = dataset.input_shape, dataset.known_classes()
+    if validation is not None and (validation.input_shape, validation.known_classes()) != (
         shape,
         classes,
     ):
@@ -252,7 +252,7 @@ def _checked(
 def _check_fit(model: PixelDP, dataset: Dataset) -> None:
     model.eval()
     try:
-        make_plan(model.prefix, model.suffix, dataset.input_shape, dataset.num_classes)
+        make_plan(model.prefix, model.suffix, dataset.input_shape, dataset.known_classes())
     except (UnsupportedModel, InvalidArgument) as error:
         shape = "x".join(map(str, dataset.input_shape))
         raise InvalidArgument(

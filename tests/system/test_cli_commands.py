@@ -233,6 +233,52 @@ def test_predict_images_without_labels(checkpoint, tmp_path):
     assert "must hold the arrays" in run("predict", checkpoint, tmp_path / "odd.npz", code=1)
 
 
+def test_images_without_labels_are_certified_reported_and_predicted(checkpoint, tmp_path):
+    from pixeldp_fast.data import load
+
+    data, folder = tmp_path / "own.npz", tmp_path / "run"
+    np.savez(data, x=load("digits", "test").images(slice(0, 4)).numpy())
+    words = ("certify", checkpoint, "--data", data, "--n", "300", "--seed", "5", "--device", "cpu")
+    output = run(*words, "--out", folder)
+    assert "predictions certified" in output
+    assert "certificates.tsv needs labels" in output
+    for word in ("single draws", "accuracy"):
+        assert word not in output
+    assert {"summary.json", "curve.csv", "certificates.jsonl"} <= {p.name for p in folder.iterdir()}
+    assert not (folder / "certificates.tsv").exists()
+    record = json.loads((folder / "summary.json").read_text())
+    assert record["examples"] == 4
+    assert record["certified_share"] == 1 - record["abstained"] / 4 > 0
+    again = run("report", folder, "--out", tmp_path / "report")
+    assert "predictions certified" in again
+    assert (tmp_path / "report" / "curve.csv").read_text() == (folder / "curve.csv").read_text()
+    rows = json.loads(run("predict", checkpoint, data, "--json", "--n", "50", "--device", "cpu"))
+    assert [sorted(row) for row in rows] == 4 * [["index", "prediction", "top", "votes"]]
+
+
+def test_what_needs_labels_says_so(tmp_path):
+    data, out = tmp_path / "own.npz", tmp_path / "out"
+    np.savez(data, x=np.zeros((3, 8, 8), np.uint8))
+    factory = (f"{__name__}:constant_network", "--sigma", "0.5", "--n", "50", "--device", "cpu")
+    words = ("certify", *factory, "--data", data, "--out", out)
+    assert "give --num-classes" in run(*words, code=1)
+    run(*words, "--num-classes", "4")
+    assert json.loads((out / "summary.json").read_text())["certified_share"] == 1
+    model = tmp_path / "model"
+    output = run("train", "digits", "--data", data, "--device", "cpu", "--out", model, code=1)
+    assert "own has no labels" in output
+    assert not model.exists()
+
+
+def test_predict_refuses_damaged_files(checkpoint, tmp_path):
+    path = tmp_path / "own.npz"
+    np.savez(path, x=np.array([None] * 6))
+    assert "cannot be read" in run("predict", checkpoint, path, code=1)
+    np.savez(path, x=np.zeros((3, 8, 8), np.uint8))
+    path.write_bytes(path.read_bytes()[:-30])
+    assert "is not an .npz file" in run("predict", checkpoint, path, code=1)
+
+
 def test_report_of_a_run(finished, tmp_path):
     folder = finished[0]
     again = run("report", folder, "--radii", "0.1,8/255", "--out", tmp_path / "report")
@@ -308,7 +354,9 @@ def test_the_demo(tmp_path, monkeypatch):
     files = [(tmp_path / n / "run" / "certificates.jsonl").read_bytes() for n in ("a", "b")]
     assert files[0] == files[1]
     run("demo", "--out", tmp_path / "a")
-    assert "another training run" in run("demo", "--out", tmp_path / "a", "--seed", "1", code=1)
+    output = run("demo", "--out", tmp_path / "a", "--seed", "1", code=1)
+    assert "another training run" in output
+    assert "same table" not in output
 
 
 def test_doctor():

@@ -190,6 +190,18 @@ def test_lines_where_there_is_no_terminal(monkeypatch, capsys):
     ]
 
 
+def test_the_first_speed_alone_gives_no_estimate(monkeypatch, capsys):
+    monkeypatch.setattr(progress, "FIRST_SECONDS", 0.0)
+    monkeypatch.setattr(progress, "LINE_SECONDS", 0.0)
+    with progress.shown("work", lambda info: f"{info['rate']:g}/s", "rate") as report:
+        for done, rate in ((0, 0.0), (1, 1.0), (50, 10.0), (100, 10.0)):
+            report(done, 100, {"rate": rate})
+    assert capsys.readouterr().err.splitlines() == [
+        "work: 50 %, 10/s, about 5 s left",
+        "work: 100 %, 10/s",
+    ]
+
+
 def test_the_self_tests_pass_here():
     results = checkup.self_tests()
     assert all(result.passed for result in results)

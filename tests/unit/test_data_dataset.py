@@ -132,6 +132,7 @@ def test_fingerprint_sees_value_label_order_and_shape() -> None:
         ({"targets": np.full(6, 3)}, r"\[0, 2\]"),
         ({"targets": np.full(6, -1)}, r"\[0, 2\]"),
         ({"targets": np.zeros(6)}, "integers"),
+        ({"class_names": None}, "needed with labels"),
     ],
 )
 def test_what_does_not_fit_is_refused(changes: dict[str, Any], message: str) -> None:

@@ -54,7 +54,8 @@ def test_npz_class_names_and_number(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arrays", "message"),
     [
-        ({"x": IMAGES}, "it holds x"),
+        ({"y": LABELS}, "it holds y"),
+        ({"x": IMAGES, "images": IMAGES}, "must hold the arrays"),
         ({"x": IMAGES, "labels": LABELS}, "must hold the arrays"),
         ({"x": IMAGES / np.float32(1), "y": LABELS}, "without standardising"),
         ({"x": np.full((6, 3, 8, 8), np.nan, np.float32), "y": LABELS}, "finite"),
@@ -73,6 +74,26 @@ def test_npz_class_names_and_number(tmp_path: Path) -> None:
 def test_bad_npz_is_refused(tmp_path: Path, arrays: dict[str, Any], message: str) -> None:
     with pytest.raises(DataError, match=message):
         from_npz(npz(tmp_path, **arrays))
+
+
+def test_npz_without_labels(tmp_path: Path) -> None:
+    dataset = from_npz(npz(tmp_path, x=IMAGES))
+    assert (dataset.labels(), dataset.num_classes) == (None, None)
+    assert repr(dataset) == "<Dataset mine: 6 images 3x8x10, no labels>"
+    image, label = dataset[2]
+    assert torch.equal(image, dataset.images(2 * [2])[0])
+    assert label is None
+    part = dataset.subset([4, 1])
+    assert (len(part), part.labels(), len(list(part))) == (2, None, 2)
+    assert dataset.fingerprint() == from_npz(npz(tmp_path, images=IMAGES)).fingerprint()
+    assert dataset.fingerprint() != from_npz(npz(tmp_path, x=IMAGES, y=LABELS)).fingerprint()
+    assert part.fingerprint() != dataset.fingerprint()
+    assert from_npz(npz(tmp_path, x=IMAGES), num_classes=7).num_classes == 7
+    names = np.array(["cat", "dog"])
+    assert from_npz(npz(tmp_path, x=IMAGES, class_names=names)).class_names == ("cat", "dog")
+    for needs in (dataset.known_labels, dataset.known_classes):
+        with pytest.raises(DataError, match="mine has no labels"):
+            needs()
 
 
 def test_a_stated_layout_settles_the_ambiguous_cases(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 import csv
 import io
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,7 +12,12 @@ from hypothesis import strategies as st
 from pixeldp_fast.backends.tally import Tally
 from pixeldp_fast.errors import InvalidArgument
 from pixeldp_fast.noise.gaussian import Gaussian
-from pixeldp_fast.report.curve import CSV_COLUMNS, certified_curve, curves_csv
+from pixeldp_fast.report.curve import (
+    CSV_COLUMNS,
+    CSV_COLUMNS_UNLABELLED,
+    certified_curve,
+    curves_csv,
+)
 from pixeldp_fast.smooth.certificate import Certificates
 from pixeldp_fast.smooth.judge import Terms
 from pixeldp_fast.types import ABSTAIN, Norm
@@ -65,7 +71,7 @@ def test_the_curve_equals_the_definition_everywhere(examples):
     curve = certified_curve(certificates)
     asked = np.concatenate([curve.radius, np.nextafter(curve.radius, 9), curve.radius + 0.01, [50]])
     assert np.array_equal(curve.at(asked), certificates.accuracy_at(asked))
-    assert np.array_equal(curve.accuracy, certificates.accuracy_at(curve.radius))
+    assert np.array_equal(curve.share, certificates.accuracy_at(curve.radius))
 
 
 def test_a_step_holds_at_its_radius_and_not_above():
@@ -73,7 +79,7 @@ def test_a_step_holds_at_its_radius_and_not_above():
     curve = certified_curve(certificates)
     first, second = certificates.radius[0], certificates.radius[2]
     assert curve.radius.tolist() == [0, first, second]
-    assert curve.right.tolist() == [3, 3, 1]
+    assert curve.count.tolist() == [3, 3, 1]
     assert curve.at([first, np.nextafter(first, 1), second]).tolist() == [0.75, 0.25, 0.25]
     assert curve.at(np.nextafter(second, 9)) == 0
 
@@ -81,12 +87,12 @@ def test_a_step_holds_at_its_radius_and_not_above():
 def test_abstentions_and_wrong_answers_are_never_right():
     certificates = certified([500, 999, 999], labels=[0, 1, 0])
     assert certificates.prediction[0] == ABSTAIN
-    assert certified_curve(certificates).right.tolist() == [1, 1]
+    assert certified_curve(certificates).count.tolist() == [1, 1]
 
 
 def test_labels_may_be_given():
     certificates = certified([999, 999], labels=[0, 0])
-    assert certified_curve(certificates, labels=[0, 1]).accuracy[0] == 0.5
+    assert certified_curve(certificates, labels=[0, 1]).share[0] == 0.5
 
 
 def test_the_standard_error_is_binomial():
@@ -99,8 +105,8 @@ def test_csv_holds_every_step_with_all_digits():
     rows = list(csv.DictReader(io.StringIO(curves_csv([("run", curve)]))))
     assert tuple(rows[0]) == CSV_COLUMNS
     assert [float(r["radius"]) for r in rows] == curve.radius.tolist()
-    assert [float(r["accuracy"]) for r in rows] == curve.accuracy.tolist()
-    assert [int(r["right"]) for r in rows] == curve.right.tolist()
+    assert [float(r["accuracy"]) for r in rows] == curve.share.tolist()
+    assert [int(r["right"]) for r in rows] == curve.count.tolist()
     assert {r["examples"] for r in rows} == {"3"}
 
 
@@ -114,8 +120,13 @@ def test_nothing_to_report_is_refused():
     certificates = certified([990])
     with pytest.raises(InvalidArgument, match="no certificates"):
         certified_curve(certificates[:0])
-    no_labels = Certificates.judged(
-        certificates.terms, np.zeros(1, int), certificates.selection, certificates.estimation
-    )
-    with pytest.raises(InvalidArgument, match="labels"):
-        certified_curve(no_labels)
+
+
+def test_without_labels_every_certified_prediction_counts():
+    certificates = replace(certified([990, 500, 999], labels=[1, 0, 0]), labels=None)
+    curve = certified_curve(certificates)
+    assert curve.count.tolist() == [2, 2, 1]
+    assert not curve.labelled
+    rows = list(csv.DictReader(io.StringIO(curves_csv([("run", curve)]))))
+    assert tuple(rows[0]) == CSV_COLUMNS_UNLABELLED
+    assert [float(r["certified_share"]) for r in rows] == curve.share.tolist()

@@ -3,11 +3,12 @@
 import json
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
-from pixeldp_fast.errors import MissingExtra, RecordError
+from pixeldp_fast.errors import InvalidArgument, MissingExtra, RecordError
 from pixeldp_fast.report import Named, load_named, plot, write_comparison, write_report
 from pixeldp_fast.report.summary import summarise
 from pixeldp_fast.smooth.certificate import Certificates
@@ -55,6 +56,30 @@ def test_labels_given_to_the_report(certificates, tmp_path):
     assert summary.accuracy == 0.8
 
 
+def test_a_report_without_labels(certificates, tmp_path):
+    unlabelled = replace(certificates, labels=None)
+    summary = write_report(tmp_path, unlabelled, with_plot=False)
+    assert (summary.share, summary.accuracy, summary.certified_accuracy) == (0.8, None, None)
+    assert not (tmp_path / "certificates.tsv").exists()
+    for name in ("summary.json", "summary.md", "curve.csv"):
+        assert "accuracy" not in (tmp_path / name).read_text()
+    assert "predictions certified (% of examples)" in (tmp_path / "summary.md").read_text()
+    record = json.loads((tmp_path / "summary.json").read_text())
+    assert record["certified_shares"][0] == {
+        "radius": 0.0, "share": 0.8, "standard_error": record["certified_share_standard_error"]
+    }  # fmt: skip
+    with pytest.raises(InvalidArgument, match="cannot be compared"):
+        write_comparison(tmp_path, [Named("a", unlabelled), Named("b", certificates)])
+
+
+def test_the_plot_without_labels_does_not_speak_of_accuracy(certificates):
+    pytest.importorskip("matplotlib")
+    summary = summarise(Named("net", replace(certificates, labels=None)))
+    axes = plot._figure([summary]).axes[0]
+    assert axes.get_ylabel() == "predictions certified (% of examples)"
+    assert not [t for t in axes.texts if "accuracy" in t.get_text()]
+
+
 def test_several_runs_on_one_plot(certificates, tmp_path):
     pytest.importorskip("matplotlib")
     runs = [Named("one", certificates), Named("two", certified([999] * 4, n=2000))]
@@ -81,7 +106,7 @@ def test_the_plot_draws_every_step_where_it_is(certificates):
     x, y = (np.asarray(values) for values in drawn.get_data())
     curve = summary.curve
     assert x.tolist() == [*curve.radius, curve.radius[-1]]
-    assert y.tolist() == [*(100 * curve.accuracy), 0]
+    assert y.tolist() == [*(100 * curve.share), 0]
     # "pre": the value at a point holds back to the point before, as the curve's does.
     middle = (curve.radius[1:] + curve.radius[:-1]) / 2
     assert np.array_equal(y[np.searchsorted(x, middle)] / 100, curve.at(middle))

@@ -3,6 +3,7 @@
 import io
 import json
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -81,6 +82,19 @@ def test_a_summary_says_what_the_certificates_say():
     record = json.loads(json.dumps(summary.to_dict(), allow_nan=False))
     assert record["certified_accuracy"][1]["accuracy"] == 0.5
     assert record["terms"]["seed"] == 7
+
+
+def test_a_summary_without_labels_counts_what_is_certified():
+    certificates = replace(certified([999, 990, 500, 999], labels=[0, 0, 0, 1]), labels=None)
+    summary = summarise(Named("a", certificates), [0.1, 9])
+    assert summary.shares.tolist() == [0.75, 0.75, 0]
+    assert summary.abstained == 1
+    radius = certificates.radius
+    assert radius[2] == 0
+    assert summary.average_radius == np.mean(radius)
+    text = rendered(run_table(summary))
+    assert "predictions certified" in text
+    assert "accuracy" not in text
 
 
 def test_the_table_has_the_numbers_and_the_guarantee():
