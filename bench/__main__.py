@@ -9,9 +9,10 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from bench import hardware, ledger, memory, mnist, noise, report, statistics, tiles
+from bench import demo, hardware, ledger, memory, mnist, noise, report, statistics, tiles
 
 CASES: dict[str, Callable[[], list[ledger.Row]]] = {
+    "demo": demo.run,
     "noise": noise.run,
     "statistics": statistics.run,
     "memory": memory.run,

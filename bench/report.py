@@ -6,6 +6,7 @@ from pathlib import Path
 
 from bench import ledger
 
+Cells = dict[str, str]
 README = Path(__file__).parent.parent / "README.md"
 PAPER = {  # Lecuyer et al. 2019, Table III and appendix D
     "right by vote": "98.2",
@@ -18,19 +19,25 @@ PAPER = {  # Lecuyer et al. 2019, Table III and appendix D
 def render() -> None:
     """Rewrite every `<!-- bench:NAME -->` block of the README."""
     text = README.read_text()
-    for name, table in {
-        "mnist": mnist_table,
-        "noise": noise_table,
-        "statistics": statistics_table,
-        "tiles": tiles_table,
-        "memory": memory_table,
-    }.items():
+    for name, table in TABLES.items():
         before, _, rest = text.partition(f"<!-- bench:{name} -->")
         _, _, after = rest.partition("<!-- end -->")
         if not after:
             raise SystemExit(f"{README.name} has no block <!-- bench:{name} --> ... <!-- end -->.")
-        text = f"{before}<!-- bench:{name} -->\n{table()}\n<!-- end -->{after}"
+        blocks = [
+            f"{table(rows)}\n\nMeasured on `{machine}`."
+            for machine, rows in _by_hardware(ledger.latest(name)).items()
+        ]
+        shown = "\n\n".join(blocks)
+        text = f"{before}<!-- bench:{name} -->\n{shown}\n<!-- end -->{after}"
     README.write_text(text)
+
+
+def _by_hardware(rows: list[Cells]) -> dict[str, list[Cells]]:
+    machines: dict[str, list[Cells]] = {}
+    for row in rows:
+        machines.setdefault(row["hardware"], []).append(row)
+    return machines
 
 
 def _markdown(header: list[str], rows: list[list[str]]) -> str:
@@ -38,15 +45,15 @@ def _markdown(header: list[str], rows: list[list[str]]) -> str:
     return "\n".join("| " + " | ".join(cells) + " |" for cells in lines)
 
 
-def _spread(row: dict[str, str], digits: int) -> str:
+def _spread(row: Cells, digits: int) -> str:
     value, low, high = (f"{float(row[k]):.{digits}f}" for k in ("value", "low", "high"))
     return f"{value} ({low} to {high})"
 
 
-def mnist_table() -> str:
+def mnist_table(found_rows: list[Cells]) -> str:
     """Ours beside the paper's, with one standard error."""
     rows = []
-    found = {row["metric"]: row for row in ledger.latest("mnist")}
+    found = {row["metric"]: row for row in found_rows}
     for metric, paper in PAPER.items():
         if metric in found:
             row = found[metric]
@@ -55,7 +62,6 @@ def mnist_table() -> str:
     for metric, scale, unit in (
         ("average certified radius", 1.0, "input units"),
         ("training time", 60.0, "minutes"),
-        ("vote rate", 1000.0, "thousand draws/s"),
     ):
         if metric in found:
             value = float(found[metric]["value"]) / scale
@@ -63,21 +69,16 @@ def mnist_table() -> str:
     return _markdown(["MNIST, L = 0.3", "pixeldp_fast", "paper"], rows)
 
 
-def noise_table() -> str:
+def noise_table(rows: list[Cells]) -> str:
     """Rates and ratios per instruction set."""
-    rows = ledger.latest("noise")
-    ratios = {
-        (r["hardware"], r["contender"]): _spread(r, 2)
-        for r in rows
-        if r["metric"] == "times torch.randn"
-    }
+    ratios = {r["contender"]: _spread(r, 2) for r in rows if r["metric"] == "times torch.randn"}
     return _markdown(
-        ["sampler", "million values/s per core", "times `torch.randn`", "measured on"],
+        ["sampler", "million values/s per core", "times `torch.randn`", "settings"],
         [
             [
                 r["contender"],
                 f"{float(r['value']):.0f}",
-                ratios.get((r["hardware"], r["contender"]), "1"),
+                ratios[r["contender"]],
                 r["note"],
             ]
             for r in rows
@@ -86,19 +87,37 @@ def noise_table() -> str:
     )
 
 
-def statistics_table() -> str:
+def statistics_table(rows: list[Cells]) -> str:
     """Microseconds per interval."""
-    rows = [[r["contender"], _spread(r, 2), r["note"]] for r in ledger.latest("statistics")]
-    return _markdown(["interval", "microseconds each", "settings"], rows)
+    lines = [[r["contender"], _spread(r, 2), r["note"]] for r in rows]
+    return _markdown(["interval", "microseconds each", "settings"], lines)
 
 
-def tiles_table() -> str:
+def tiles_table(rows: list[Cells]) -> str:
     """What batch invariance costs."""
-    rows = [[r["contender"], _spread(r, 2)] for r in ledger.latest("tiles")]
-    return _markdown(["network and draws per example", "time, fixed tile / batch cut to fit"], rows)
+    lines = [[r["contender"], _spread(r, 2)] for r in rows]
+    return _markdown(
+        ["network and draws per example", "time, fixed tile / batch cut to fit"], lines
+    )
 
 
-def memory_table() -> str:
+def memory_table(rows: list[Cells]) -> str:
     """Peak memory."""
-    rows = [[r["contender"], f"{float(r['value']):.0f} MiB"] for r in ledger.latest("memory")]
-    return _markdown(["draws per example", "peak resident memory of the process"], rows)
+    lines = [[r["contender"], f"{float(r['value']):.0f} MiB"] for r in rows]
+    return _markdown(["draws per example", "peak resident memory of the process"], lines)
+
+
+def demo_table(rows: list[Cells]) -> str:
+    """From the command to the curve."""
+    lines = [[r["metric"], f"{float(r['value']):.1f} {r['unit']}"] for r in rows]
+    return _markdown(["`pixeldp-fast demo`", ""], lines)
+
+
+TABLES = {
+    "demo": demo_table,
+    "mnist": mnist_table,
+    "noise": noise_table,
+    "statistics": statistics_table,
+    "tiles": tiles_table,
+    "memory": memory_table,
+}
