@@ -14,6 +14,8 @@ def write_whole(path: str | os.PathLike[str], content: bytes | str) -> None:
     in one step. On failure the old file, if any, is as it was and the temporary one is gone.
     """
     target = Path(path)
+    if not target.parent.is_dir():
+        raise FileNotFoundError(f"The folder {target.parent} for {target.name} does not exist.")
     data = content.encode() if isinstance(content, str) else content
     descriptor, name = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)
     try:

@@ -347,3 +347,9 @@ def test_recertify_checks_what_it_is_asked():
     ):
         with pytest.raises(InvalidArgument, match=message):
             five().recertify(**options)
+
+
+def test_a_missing_folder_is_named(tmp_path):
+    for write in ("to_jsonl", "to_tsv"):
+        with pytest.raises(FileNotFoundError, match="nowhere for c does not exist"):
+            getattr(five(), write)(tmp_path / "nowhere" / "c")
