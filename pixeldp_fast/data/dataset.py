@@ -70,11 +70,6 @@ class Dataset:
         _, channels, height, width = self.pixels.shape
         return channels, height, width
 
-    @property
-    def lattice(self) -> int | None:
-        """The m for which every value is float32(k)/m with an integer k; None where not known."""
-        return self.levels if self.pixels.dtype == np.uint8 else None
-
     def images(self, indices: Indices = None) -> Tensor:
         """The images at `indices`, in that order.
 

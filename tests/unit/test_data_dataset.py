@@ -96,7 +96,6 @@ def test_float_storage_gives_the_same_images_and_fingerprint() -> None:
     floats = Dataset("made", stored.images().numpy(), stored.labels(), NAMES)
     assert torch.equal(floats.images(), stored.images())
     assert floats.fingerprint() == stored.fingerprint()
-    assert (stored.lattice, floats.lattice) == (255, None)
 
 
 def test_fingerprint_sees_value_label_order_and_shape() -> None:
@@ -164,7 +163,6 @@ def test_digits_need_no_files(monkeypatch: pytest.MonkeyPatch) -> None:
     assert (len(train), len(test), test.num_classes) == (1437, 360, 10)
     assert train.input_shape == test.input_shape == (1, 8, 8)
     assert (train.images().min(), train.images().max()) == (0, 1)
-    assert train.lattice == 16
     assert torch.equal((train.images() * 16) % 1, torch.zeros(1437, 1, 8, 8))
     # The first row of the original file.
     first = train.images([0]).reshape(8, 8) * 16
