@@ -1,25 +1,23 @@
-// Which kernels this machine runs, and the rows of a request shared out between threads.
+// Which kernels this machine runs, and rows of noise shared out between threads.
 #include <cstring>
-#include <functional>
 #include <system_error>
 #include <thread>
 #include <vector>
 
-#include "pixeldp/noise.h"
+#include "pixeldp/kernels.h"
 
 namespace pixeldp {
 namespace {
 
 constexpr std::int64_t kWorthAThread = 1 << 16;  // coordinates; starting a thread costs about 30 us
 
-void add_noise_rows(const NoiseKernels& kernels, const Request& r, std::int64_t first,
-                    std::int64_t last) {
+void add_noise_rows(AddNoise kernel, const Request& r, std::int64_t first, std::int64_t last) {
   for (std::int64_t row = first; row < last; ++row) {
     const std::int64_t example = row / r.draws, draw = row % r.draws;
     const Row address = {r.seed, r.purpose, r.index[example],
                          r.first_draw + static_cast<std::uint32_t>(draw), r.coordinates};
-    kernels.add_noise(r.law, r.scale, address, r.center + example * r.coordinates,
-                      r.out + row * r.coordinates);
+    kernel(r.law, r.scale, address, r.center + example * r.coordinates,
+           r.out + row * r.coordinates);
   }
 }
 
@@ -38,17 +36,17 @@ bool machine_has(const char* isa) {
 
 }  // namespace
 
-NoiseKernels select_noise(const char* widest) {
+Kernels select_kernels(const char* widest) {
   const bool any = widest[0] == '\0';
 #ifdef PIXELDP_X86
-  if ((any || std::strcmp(widest, "avx512") == 0) && machine_has("avx512")) return noise_avx512();
-  if ((any || std::strcmp(widest, "avx2") == 0) && machine_has("avx2")) return noise_avx2();
+  if ((any || std::strcmp(widest, "avx512") == 0) && machine_has("avx512")) return kernels_avx512();
+  if ((any || std::strcmp(widest, "avx2") == 0) && machine_has("avx2")) return kernels_avx2();
 #endif
-  if (any || std::strcmp(widest, "portable") == 0) return noise_portable();
-  return {nullptr, nullptr};
+  if (any || std::strcmp(widest, "portable") == 0) return kernels_portable();
+  return {};
 }
 
-void add_noise(const NoiseKernels& kernels, const Request& r, int threads) {
+void add_noise(AddNoise kernel, const Request& r, int threads) {
   const std::int64_t rows = r.examples * r.draws;
   const std::int64_t useful = rows * r.coordinates / kWorthAThread;
   const std::int64_t wanted = threads < useful ? threads : useful;
@@ -59,13 +57,13 @@ void add_noise(const NoiseKernels& kernels, const Request& r, int threads) {
   for (std::int64_t i = workers - 1; i > 0; --i) {
     const std::int64_t first = rows * i / workers;
     try {
-      pool.emplace_back(add_noise_rows, std::cref(kernels), std::cref(r), first, last);
+      pool.emplace_back([&r, kernel, first, last] { add_noise_rows(kernel, r, first, last); });
     } catch (const std::system_error&) {  // no thread to be had: this one does the rest
       break;
     }
     last = first;
   }
-  add_noise_rows(kernels, r, 0, last);
+  add_noise_rows(kernel, r, 0, last);
   for (std::thread& worker : pool) worker.join();
 }
 

@@ -150,12 +150,14 @@ void fill_row(float scale_value, const Row& row, const float* center, float* out
   const F scale = Isa::splat(scale_value);
   const Keys keys(row.seed);
   Words words[kGroup<kLaw>];
+  const std::uint64_t first_block = static_cast<std::uint64_t>(row.first / 4);
   const std::int64_t whole_steps = row.coordinates / kStep;
   for (std::int64_t first_step = 0; first_step < whole_steps; first_step += kGroup<kLaw>) {
     const std::int64_t left = whole_steps - first_step;
     const int steps = left < kGroup<kLaw> ? static_cast<int>(left) : kGroup<kLaw>;
     for (int s = 0; s < steps; ++s) {
-      words[s] = philox_words(static_cast<std::uint64_t>((first_step + s) * kBlocks), row, keys);
+      words[s] = philox_words(first_block + static_cast<std::uint64_t>((first_step + s) * kBlocks),
+                              row, keys);
     }
     for (int s = 0; s < steps; ++s) {
       const std::int64_t j = (first_step + s) * kStep;
@@ -169,7 +171,8 @@ void fill_row(float scale_value, const Row& row, const float* center, float* out
   if (j < row.coordinates) {
     float rest[kStep];
     F first, second;
-    step<kLaw>(philox_words(static_cast<std::uint64_t>(j / 4), row, keys), scale, first, second);
+    const std::uint64_t block = first_block + static_cast<std::uint64_t>(j / 4);
+    step<kLaw>(philox_words(block, row, keys), scale, first, second);
     Isa::store(rest, first);
     Isa::store(rest + kStep / 2, second);
     for (std::int64_t i = j; i < row.coordinates; ++i) out[i] = center[i] + rest[i - j];

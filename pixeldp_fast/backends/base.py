@@ -63,8 +63,10 @@ class AbstractBackend(abc.ABC):
         mechanism: AbstractMechanism,
         reduction: AbstractReduction,
         device: torch.device,
+        *,
+        dtype: torch.dtype | None = None,
     ) -> Support:
-        """Whether this combination can run; nothing is allocated."""
+        """Whether this combination can run, in the named dtype if there is one; nothing is allocated."""
 
     @abc.abstractmethod
     def prepare(

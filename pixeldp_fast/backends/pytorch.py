@@ -17,6 +17,7 @@ from pixeldp_fast.backends.arithmetic import (
 )
 from pixeldp_fast.backends.base import AbstractBackend, AbstractEngine, Support
 from pixeldp_fast.backends.reduction import AbstractReduction
+from pixeldp_fast.backends.requirements import float32_noise, weights_on
 from pixeldp_fast.backends.tally import Tally
 from pixeldp_fast.backends.tiles import check_rows_alone, collect, own, tally_example
 from pixeldp_fast.errors import InvalidArgument
@@ -26,7 +27,6 @@ from pixeldp_fast.noise.stream import Stream
 from pixeldp_fast.plan.plan import Plan
 from pixeldp_fast.types import IntArray
 
-SCALE_LIMITS = (1e-30, 1e30)  # float32 noise neither vanishes nor overflows in between
 TILE_LIMITS = (128, 1024)
 # Noise values per tile. CPU: tiles of about 128 draws ran the PixelDP CNN and ResNet-20 fastest on
 # two cores with 1 MiB of second-level cache. CUDA: not measured, sized to fill the device.
@@ -51,18 +51,12 @@ class TorchBackend(AbstractBackend):
         mechanism: AbstractMechanism,
         reduction: AbstractReduction,
         device: torch.device,
+        *,
+        dtype: torch.dtype | None = None,
     ) -> Support:
-        scale = mechanism.noise_scale
-        if not SCALE_LIMITS[0] <= scale <= SCALE_LIMITS[1]:
-            return Support(False, f"a noise scale of {scale:g} is beyond float32's safe range")
-        parts = (("prefix", plan.prefix), ("suffix", plan.suffix))
-        for name, tensor in (
-            (f"{part}.{key}", value)
-            for part, module in parts
-            for key, value in module.state_dict().items()
-        ):
-            if tensor.device != device:
-                return Support(False, f"{name} is on {tensor.device}, the examples on {device}")
+        for missed in (float32_noise(mechanism), weights_on(plan, device)):
+            if missed is not None:
+                return Support(False, missed)
         return Support(True)
 
     def prepare(

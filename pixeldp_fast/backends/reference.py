@@ -35,6 +35,8 @@ class ReferenceBackend(AbstractBackend):
         mechanism: AbstractMechanism,
         reduction: AbstractReduction,
         device: torch.device,
+        *,
+        dtype: torch.dtype | None = None,
     ) -> Support:
         if device.type != "cpu":
             return Support(False, f"the reference runs on the CPU, not on {device}")

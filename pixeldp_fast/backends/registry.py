@@ -7,6 +7,7 @@ import logging
 import torch
 
 from pixeldp_fast.backends.base import AbstractBackend
+from pixeldp_fast.backends.native import NativeBackend
 from pixeldp_fast.backends.pytorch import TorchBackend
 from pixeldp_fast.backends.reduction import AbstractReduction
 from pixeldp_fast.backends.reference import ReferenceBackend
@@ -16,8 +17,8 @@ from pixeldp_fast.plan.plan import Plan
 
 logger = logging.getLogger(__name__)
 
-BACKENDS: tuple[AbstractBackend, ...] = (TorchBackend(), ReferenceBackend())
-AUTO = ("torch",)  # fastest first; the reference is never chosen silently
+BACKENDS: tuple[AbstractBackend, ...] = (NativeBackend(), TorchBackend(), ReferenceBackend())
+AUTO = ("native", "torch")  # fastest first; the reference is never chosen silently
 
 
 def backend_names() -> list[str]:
@@ -31,6 +32,8 @@ def select(
     mechanism: AbstractMechanism,
     reduction: AbstractReduction,
     device: torch.device,
+    *,
+    dtype: torch.dtype | None = None,
 ) -> AbstractBackend:
     """The backend of that name, or for "auto" the first one that supports the combination.
 
@@ -44,7 +47,7 @@ def select(
     by_name = {b.name: b for b in BACKENDS}
     reasons: list[str] = []
     for candidate in AUTO if name == "auto" else (name,):
-        support = by_name[candidate].supports(plan, mechanism, reduction, device)
+        support = by_name[candidate].supports(plan, mechanism, reduction, device, dtype=dtype)
         if support.ok:
             if reasons:
                 logger.info("backend %s: %s", candidate, "; ".join(reasons))

@@ -48,6 +48,11 @@ def _isa(widest: str) -> str:
     return ""
 
 
+def native_isa() -> str:
+    """The instruction set that the compiled module uses, within what `PIXELDP_ISA` allows."""
+    return _isa(config.widest_isa())
+
+
 def noise_source(mechanism: AbstractMechanism, device: Any = "cpu") -> str:
     """What makes this mechanism's noise on `device`: "native" or "torch"."""
     # Only for the very class that names the law: a subclass may have changed it.
@@ -127,7 +132,7 @@ def _native_fill(
         center.numpy(),
         out.numpy(),
         torch.get_num_threads(),
-        _isa(config.widest_isa()),
+        native_isa(),
     )
 
 

@@ -54,7 +54,7 @@ class SmoothedClassifier:
         At least 2; checked against the network's outputs.
     input_shape : tuple of int, optional
         Of one example; default: that of the first call.
-    backend : {"auto", "torch", "reference"}
+    backend : {"auto", "native", "torch", "reference"}
         An explicit choice never falls back.
     dtype : torch.dtype, optional
         Default: IEEE float32, TF32 off. Others only when named here.
@@ -66,8 +66,8 @@ class SmoothedClassifier:
         What the values of x must lie in, default [0, 1]; None: no check. sigma and radii are in
         these units.
     tile : int, optional
-        Draws per evaluation of the network. Part of the arithmetic: results for different tiles
-        may differ in the last bits of the outputs.
+        Draws per evaluation of the network. On torch it is part of the arithmetic: results for
+        different tiles may differ in the last bits of the outputs; on native it changes nothing.
 
     Guarantee
         Certificates are about this smoothed classifier (with as many draws as it may need), not
@@ -363,7 +363,9 @@ class SmoothedClassifier:
             tuple((part, part.forward) for part in self.model.modules()),
         )
         if fresh or key not in self._engines:
-            backend = select(self.backend, plan, self.mechanism, reduction, self.device)
+            backend = select(
+                self.backend, plan, self.mechanism, reduction, self.device, dtype=self.dtype
+            )
             engine = backend.prepare(
                 plan, self.mechanism, reduction, self.device, dtype=self.dtype, tile=self.tile
             )

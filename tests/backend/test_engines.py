@@ -1,5 +1,7 @@
 """Every backend, on every mechanism, reduction and network: the invariants, and the definition."""
 
+import copy
+
 import numpy as np
 import pytest
 import torch
@@ -26,11 +28,14 @@ from tests.helpers.networks import (
 )
 
 CPU = torch.device("cpu")
+BY_NAME = {backend.name: backend for backend in BACKENDS}
+NATIVE, TORCH, REFERENCE = (BY_NAME[name] for name in ("native", "torch", "reference"))
 STREAM = Stream(99, Purpose.ESTIMATION)
 SIZES = (0, 1, 63, 64, 65, 200)
 REDUCTIONS = (Votes(K), SoftmaxSums(K))
 
 each_backend = pytest.mark.parametrize("backend", BACKENDS, ids=lambda b: b.name)
+runs_modules = pytest.mark.parametrize("backend", [TORCH, REFERENCE], ids=lambda b: b.name)
 each_mechanism = pytest.mark.parametrize("mechanism", MECHANISMS, ids=repr)
 each_network = pytest.mark.parametrize("network", NETWORKS, ids=lambda f: f.__name__)
 each_reduction = pytest.mark.parametrize("reduction", REDUCTIONS, ids=lambda r: type(r).__name__)
@@ -94,8 +99,7 @@ def definition(plan, mechanism, x, index, n):
             noise = noise_definition(mechanism, STREAM, index[b : b + 1], 0, n, features.numel())
             noisy = features.double() + torch.from_numpy(noise[0]).view(n, *plan.noise_shape)
             eager.append(plan.suffix(noisy.float()))
-            exact.append(plan.suffix.double()(noisy))
-            plan.suffix.float()
+            exact.append(copy.deepcopy(plan.suffix).double()(noisy))
     return torch.cat(exact), torch.cat(eager)
 
 
@@ -149,7 +153,7 @@ class NonFinite(nn.Module):
         return out
 
 
-@each_backend
+@runs_modules
 @each_reduction
 def test_non_finite_outputs_vote_against_and_ties_go_to_the_lowest_class(backend, reduction):
     plan = make_plan(nn.Identity().eval(), NonFinite().eval(), (5,), K)
@@ -185,7 +189,7 @@ def test_real_outputs_are_kept_as_floored_parts():
 
 def test_sums_refuse_more_draws_than_they_can_hold():
     plan = plan_of(mlp)
-    engine = prepared(BACKENDS[0], plan, Gaussian(0.5), SoftmaxSums(K))
+    engine = prepared(TORCH, plan, Gaussian(0.5), SoftmaxSums(K))
     with pytest.raises(InvalidArgument, match="at most"):
         engine.run(examples(plan, 1), np.array([0]), STREAM, 0, 2**22 + 1)
 
@@ -193,14 +197,16 @@ def test_sums_refuse_more_draws_than_they_can_hold():
 def test_another_dtype_only_when_named():
     plan = plan_of(mlp)
     x, index = examples(plan, 1), np.array([0])
-    backend = BACKENDS[0]
+    backend = TORCH
     default = outputs_of(backend, plan, Gaussian(0.5), x, index, STREAM, 0, 64)
     named = outputs_of(backend, plan, Gaussian(0.5), x, index, STREAM, 0, 64, dtype=torch.bfloat16)
     assert default.dtype == torch.float32
     assert named.dtype == torch.bfloat16
     assert next(plan.suffix.parameters()).dtype == torch.float32
     with pytest.raises(InvalidArgument, match="float64"):
-        BACKENDS[1].prepare(plan, Gaussian(0.5), Votes(K), CPU, dtype=torch.float32)
+        REFERENCE.prepare(plan, Gaussian(0.5), Votes(K), CPU, dtype=torch.float32)
+    with pytest.raises(UnsupportedBackend, match="bfloat16"):
+        NATIVE.prepare(plan, Gaussian(0.5), Votes(K), CPU, dtype=torch.bfloat16)
 
 
 class MinusBatchMean(nn.Module):
@@ -228,7 +234,7 @@ class PlaceInBatch(nn.Module):
         return x[:, :K] + torch.linspace(0, 5, len(x), dtype=x.dtype)[:, None]
 
 
-@each_backend
+@runs_modules
 @pytest.mark.parametrize(
     ("suffix", "message"),
     [
@@ -257,7 +263,19 @@ class Steps(nn.Module):
         return self.out(torch.round(8 * self.mix(x)))
 
 
-@each_backend
+@pytest.mark.parametrize(
+    "suffix", [MinusBatchMean, OwnNoise, FollowFirst, RunningMaximum, PlaceInBatch, NonFinite]
+)
+def test_the_compiled_engine_takes_only_what_it_understands(suffix):
+    plan = make_plan(nn.Identity().eval(), suffix().eval(), (5,), K)
+    support = NATIVE.supports(plan, Gaussian(0.5), Votes(K), CPU)
+    assert not support.ok
+    assert "suffix" in support.reason
+    with pytest.raises(UnsupportedBackend, match="suffix"):
+        NATIVE.prepare(plan, Gaussian(0.5), Votes(K), CPU)
+
+
+@runs_modules
 def test_a_network_with_steps_in_it_is_a_function(backend):
     plan = plan_of(lambda: (nn.Identity(), Steps(), (5,)))
     prepared(backend, plan, Gaussian(0.5), Votes(K))
@@ -309,7 +327,7 @@ def test_autocast_and_global_switches_change_nothing(backend):
 def test_the_prefix_keeps_its_weights_whatever_the_dtype():
     plan = plan_of(lambda: (nn.Linear(5, K), nn.Identity(), (5,)))
     x, index = examples(plan, 1), np.array([0])
-    backend, quiet = BACKENDS[0], Gaussian(1e-30)
+    backend, quiet = TORCH, Gaussian(1e-30)
     features = outputs_of(
         backend, plan, quiet, x, index, STREAM, 0, 1, dtype=torch.bfloat16
     ).flatten()
@@ -334,9 +352,10 @@ def test_features_that_overflow_cannot_hide_the_noise(backend):
 def test_a_noise_scale_beyond_float32_is_refused():
     plan = plan_of(mlp)
     for scale in (1e-40, 1e35):
-        support = BACKENDS[0].supports(plan, Gaussian(scale), Votes(K), CPU)
-        assert not support.ok
-        assert "float32" in support.reason
+        for backend in (NATIVE, TORCH):
+            support = backend.supports(plan, Gaussian(scale), Votes(K), CPU)
+            assert not support.ok
+            assert "float32" in support.reason
 
 
 def test_a_subclass_with_another_law_does_not_get_the_compiled_one():
@@ -347,15 +366,19 @@ def test_a_subclass_with_another_law_does_not_get_the_compiled_one():
     plan = plan_of(mlp)
     x, index = examples(plan, 1), np.array([0])
     plain, shifted = (
-        outputs_of(BACKENDS[0], plan, mechanism, x, index, STREAM, 0, 20)
+        outputs_of(TORCH, plan, mechanism, x, index, STREAM, 0, 20)
         for mechanism in (Gaussian(0.5), Shifted(0.5))
     )
     assert not torch.allclose(plain, shifted)
+    support = NATIVE.supports(plan, Shifted(0.5), Votes(K), CPU)
+    assert "Shifted" in support.reason
 
 
 def test_the_choice_of_a_backend():
     plan = plan_of(mlp)
-    assert select("auto", plan, Gaussian(1), Votes(K), CPU).name == "torch"
+    assert select("auto", plan, Gaussian(1), Votes(K), CPU).name == "native"
+    bf16 = select("auto", plan, Gaussian(1), Votes(K), CPU, dtype=torch.bfloat16)
+    assert bf16.name == "torch"
     assert select("reference", plan, Gaussian(1), Votes(K), CPU).name == "reference"
     with pytest.raises(InvalidArgument, match="'auto'"):
         select("fastest", plan, Gaussian(1), Votes(K), CPU)
@@ -367,6 +390,6 @@ def test_the_choice_of_a_backend():
 
 def test_the_arithmetic_names_what_the_last_bits_depend_on():
     plan = plan_of(mlp)
-    text = prepared(BACKENDS[0], plan, Gaussian(0.5), Votes(K), tile=32).arithmetic
+    text = prepared(TORCH, plan, Gaussian(0.5), Votes(K), tile=32).arithmetic
     for part in (torch.__version__, "float32", "tile 32", "noise", "threads"):
         assert part in text

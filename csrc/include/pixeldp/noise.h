@@ -6,31 +6,16 @@ namespace pixeldp {
 
 enum class Law : int { gaussian = 0, laplace = 1, uniform = 2 };
 
-// One row of noise: one example, one draw, all coordinates.
+// A stretch of noise: one example, one draw, coordinates [first, first + coordinates).
 struct Row {
   std::uint64_t seed;
   std::uint32_t purpose, example, draw;
   std::int64_t coordinates;
+  std::int64_t first = 0;  // a multiple of 4: whole Philox blocks
 };
 
-// out[j] = center[j] + scale * noise(row, j), float32, for j in [0, coordinates).
+// out[j] = center[j] + scale * noise(row, row.first + j), float32, for j in [0, row.coordinates).
 using AddNoise = void (*)(Law law, float scale, const Row& row, const float* center, float* out);
-
-// One implementation; all give the same bits.
-struct NoiseKernels {
-  const char* isa;
-  AddNoise add_noise;
-};
-
-NoiseKernels noise_portable();
-#ifdef PIXELDP_X86
-NoiseKernels noise_avx2();
-NoiseKernels noise_avx512();
-#endif
-
-// The widest kernels that this machine runs, at most `widest` ("portable", "avx2", "avx512" or
-// empty for no limit). An unknown name or one that the machine lacks gives isa == nullptr.
-NoiseKernels select_noise(const char* widest);
 
 // Rows [0, examples * draws) of a [examples, draws, coordinates] block, on up to `threads` threads.
 struct Request {
@@ -44,6 +29,6 @@ struct Request {
   float* out;           // [examples, draws, coordinates]
 };
 
-void add_noise(const NoiseKernels& kernels, const Request& request, int threads);
+void add_noise(AddNoise kernel, const Request& request, int threads);
 
 }  // namespace pixeldp

@@ -1,14 +1,16 @@
 // AVX-512 (F, DQ, BW, VL): eight blocks, sixteen float lanes.
+#pragma once
 #include <immintrin.h>
-
-#include "pixeldp/noise.h"
+#include <cstdint>
 
 namespace pixeldp {
 namespace {
 
 struct Isa {
   static constexpr int kBlocks = 8;
+  static constexpr int kLanes = 2 * kBlocks;
   static constexpr int kGaussianGroup = 1;
+  static constexpr int kRows = 8;  // of a register tile: 8 x 3 sums, 3 columns and a weight of 32
   using U = __m512i;
   using W = __m512i;
   using F = __m512;
@@ -42,7 +44,12 @@ struct Isa {
   static F sub(F a, F b) { return _mm512_sub_ps(a, b); }
   static F mul(F a, F b) { return _mm512_mul_ps(a, b); }
   static F fma(F a, F b, F c) { return _mm512_fmadd_ps(a, b, c); }
+  static F div(F a, F b) { return _mm512_div_ps(a, b); }
+  static F mac(F a, F b, F c) { return fma(a, b, c); }
   static F sqrt(F a) { return _mm512_sqrt_ps(a); }
+  static Mask greater(F a, F b) { return _mm512_cmp_ps_mask(a, b, _CMP_GT_OQ); }
+  static Mask is_nan(F a) { return _mm512_cmp_ps_mask(a, a, _CMP_UNORD_Q); }
+  static F max_or_second(F a, F b) { return _mm512_max_ps(a, b); }
   static F select(Mask m, F a, F b) { return _mm512_mask_blend_ps(m, b, a); }
   static F flip_sign(F a, W sign) {  // a ^ (sign & top bit)
     return _mm512_castsi512_ps(_mm512_ternarylogic_epi32(_mm512_castps_si512(a), sign,
@@ -68,13 +75,30 @@ struct Isa {
     first = _mm512_permutex2var_ps(a, low, b);
     second = _mm512_permutex2var_ps(a, high, b);
   }
+  static void transpose(F* r) {
+    F t[16], u[16];
+    for (int i = 0; i < 16; i += 2) {
+      t[i] = _mm512_unpacklo_ps(r[i], r[i + 1]);
+      t[i + 1] = _mm512_unpackhi_ps(r[i], r[i + 1]);
+    }
+    for (int i = 0; i < 16; i += 4) {  // u[i + k], quarter q: column 4 q + k of rows i to i + 3
+      u[i] = _mm512_shuffle_ps(t[i], t[i + 2], 0x44);
+      u[i + 1] = _mm512_shuffle_ps(t[i], t[i + 2], 0xEE);
+      u[i + 2] = _mm512_shuffle_ps(t[i + 1], t[i + 3], 0x44);
+      u[i + 3] = _mm512_shuffle_ps(t[i + 1], t[i + 3], 0xEE);
+    }
+    for (int k = 0; k < 4; ++k) {
+      const F even_top = _mm512_shuffle_f32x4(u[k], u[4 + k], 0x88);
+      const F even_low = _mm512_shuffle_f32x4(u[8 + k], u[12 + k], 0x88);
+      const F odd_top = _mm512_shuffle_f32x4(u[k], u[4 + k], 0xDD);
+      const F odd_low = _mm512_shuffle_f32x4(u[8 + k], u[12 + k], 0xDD);
+      r[k] = _mm512_shuffle_f32x4(even_top, even_low, 0x88);
+      r[4 + k] = _mm512_shuffle_f32x4(odd_top, odd_low, 0x88);
+      r[8 + k] = _mm512_shuffle_f32x4(even_top, even_low, 0xDD);
+      r[12 + k] = _mm512_shuffle_f32x4(odd_top, odd_low, 0xDD);
+    }
+  }
 };
 
 }  // namespace
-}  // namespace pixeldp
-
-#include "noise_kernels.h"
-
-namespace pixeldp {
-NoiseKernels noise_avx512() { return {"avx512", add_noise_row}; }
 }  // namespace pixeldp

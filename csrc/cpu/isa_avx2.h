@@ -1,14 +1,16 @@
 // AVX2 and FMA: four blocks, eight float lanes.
+#pragma once
 #include <immintrin.h>
-
-#include "pixeldp/noise.h"
+#include <cstdint>
 
 namespace pixeldp {
 namespace {
 
 struct Isa {
   static constexpr int kBlocks = 4;
+  static constexpr int kLanes = 2 * kBlocks;
   static constexpr int kGaussianGroup = 16;
+  static constexpr int kRows = 4;  // of a register tile: 4 x 3 sums, 3 columns and a weight fill all 16
   using U = __m256i;
   using W = __m256i;
   using F = __m256;
@@ -48,7 +50,12 @@ struct Isa {
   static F sub(F a, F b) { return _mm256_sub_ps(a, b); }
   static F mul(F a, F b) { return _mm256_mul_ps(a, b); }
   static F fma(F a, F b, F c) { return _mm256_fmadd_ps(a, b, c); }
+  static F div(F a, F b) { return _mm256_div_ps(a, b); }
+  static F mac(F a, F b, F c) { return fma(a, b, c); }
   static F sqrt(F a) { return _mm256_sqrt_ps(a); }
+  static Mask greater(F a, F b) { return _mm256_cmp_ps(a, b, _CMP_GT_OQ); }
+  static Mask is_nan(F a) { return _mm256_cmp_ps(a, a, _CMP_UNORD_Q); }
+  static F max_or_second(F a, F b) { return _mm256_max_ps(a, b); }
   static F select(Mask m, F a, F b) { return _mm256_blendv_ps(b, a, m); }
   static F flip_sign(F a, W sign) {
     return _mm256_xor_ps(a, _mm256_castsi256_ps(and_bits(sign, splat_bits(0x80000000u))));
@@ -77,13 +84,24 @@ struct Isa {
     first = _mm256_permute2f128_ps(low, high, 0x20);
     second = _mm256_permute2f128_ps(low, high, 0x31);
   }
+  static void transpose(F* r) {
+    F t[8], u[8];
+    for (int i = 0; i < 8; i += 2) {
+      t[i] = _mm256_unpacklo_ps(r[i], r[i + 1]);
+      t[i + 1] = _mm256_unpackhi_ps(r[i], r[i + 1]);
+    }
+    for (int i = 0; i < 8; i += 4) {  // u[i + k], half h: column 4 h + k of rows i to i + 3
+      u[i] = _mm256_shuffle_ps(t[i], t[i + 2], 0x44);
+      u[i + 1] = _mm256_shuffle_ps(t[i], t[i + 2], 0xEE);
+      u[i + 2] = _mm256_shuffle_ps(t[i + 1], t[i + 3], 0x44);
+      u[i + 3] = _mm256_shuffle_ps(t[i + 1], t[i + 3], 0xEE);
+    }
+    for (int k = 0; k < 4; ++k) {
+      r[k] = _mm256_permute2f128_ps(u[k], u[4 + k], 0x20);
+      r[4 + k] = _mm256_permute2f128_ps(u[k], u[4 + k], 0x31);
+    }
+  }
 };
 
 }  // namespace
-}  // namespace pixeldp
-
-#include "noise_kernels.h"
-
-namespace pixeldp {
-NoiseKernels noise_avx2() { return {"avx2", add_noise_row}; }
 }  // namespace pixeldp

@@ -1,17 +1,18 @@
 // Portable C++: plain loops over four blocks. `std::fma` is exact on every machine, in software
 // where the hardware has none, so the bits agree with the vector units'.
+#pragma once
 #include <cmath>
 #include <cstring>
-
-#include "pixeldp/noise.h"
+#include <cstdint>
 
 namespace pixeldp {
 namespace {
 
 struct Isa {
   static constexpr int kBlocks = 4;
-  static constexpr int kGaussianGroup = 1;
   static constexpr int kLanes = 2 * kBlocks;
+  static constexpr int kGaussianGroup = 1;
+  static constexpr int kRows = 2;  // of a register tile
   struct U { std::uint64_t v[kBlocks]; };
   struct W { std::uint32_t v[kLanes]; };
   struct F { float v[kLanes]; };
@@ -53,7 +54,15 @@ struct Isa {
   static F sub(F a, F b) { return each<F>([&](int i) { return a.v[i] - b.v[i]; }); }
   static F mul(F a, F b) { return each<F>([&](int i) { return a.v[i] * b.v[i]; }); }
   static F fma(F a, F b, F c) { return each<F>([&](int i) { return std::fma(a.v[i], b.v[i], c.v[i]); }); }
+  static F div(F a, F b) { return each<F>([&](int i) { return a.v[i] / b.v[i]; }); }
+  // Not fused: in networks a fused product in software would cost a function call each.
+  static F mac(F a, F b, F c) { return each<F>([&](int i) { return a.v[i] * b.v[i] + c.v[i]; }); }
   static F sqrt(F a) { return each<F>([&](int i) { return std::sqrt(a.v[i]); }); }
+  static Mask greater(F a, F b) { return each<Mask>([&](int i) { return a.v[i] > b.v[i]; }); }
+  static Mask is_nan(F a) { return each<Mask>([&](int i) { return a.v[i] != a.v[i]; }); }
+  static F max_or_second(F a, F b) {
+    return each<F>([&](int i) { return a.v[i] > b.v[i] ? a.v[i] : b.v[i]; });
+  }
   static F select(Mask m, F a, F b) { return each<F>([&](int i) { return m.v[i] ? a.v[i] : b.v[i]; }); }
   static F flip_sign(F a, W sign) {
     return each<F>([&](int i) { return from_bits(to_bits(a.v[i]) ^ (sign.v[i] & 0x80000000u)); });
@@ -87,6 +96,15 @@ struct Isa {
       out.v[at + 3] = b.v[2 * i + 1];
     }
   }
+  static void transpose(F* r) {
+    for (int i = 0; i < kLanes; ++i) {
+      for (int j = 0; j < i; ++j) {
+        const float moved = r[i].v[j];
+        r[i].v[j] = r[j].v[i];
+        r[j].v[i] = moved;
+      }
+    }
+  }
 
  private:
   static std::uint32_t to_bits(float x) {
@@ -102,10 +120,4 @@ struct Isa {
 };
 
 }  // namespace
-}  // namespace pixeldp
-
-#include "noise_kernels.h"
-
-namespace pixeldp {
-NoiseKernels noise_portable() { return {"portable", add_noise_row}; }
 }  // namespace pixeldp

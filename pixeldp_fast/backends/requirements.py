@@ -1,0 +1,27 @@
+"""What several backends ask of a plan and a mechanism; each answers None or what is missed."""
+
+from __future__ import annotations
+
+import torch
+
+from pixeldp_fast.noise.mechanism import AbstractMechanism
+from pixeldp_fast.plan.plan import Plan
+
+SCALE_LIMITS = (1e-30, 1e30)  # float32 noise neither vanishes nor overflows in between
+
+
+def float32_noise(mechanism: AbstractMechanism) -> str | None:
+    """That the noise keeps its law in float32."""
+    scale = mechanism.noise_scale
+    if SCALE_LIMITS[0] <= scale <= SCALE_LIMITS[1]:
+        return None
+    return f"a noise scale of {scale:g} is beyond float32's safe range"
+
+
+def weights_on(plan: Plan, device: torch.device) -> str | None:
+    """That every weight is where the examples are."""
+    for part, module in (("prefix", plan.prefix), ("suffix", plan.suffix)):
+        for key, tensor in module.state_dict().items():
+            if tensor.device != device:
+                return f"{part}.{key} is on {tensor.device}, the examples on {device}"
+    return None

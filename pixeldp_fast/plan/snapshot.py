@@ -1,0 +1,60 @@
+"""What a module was when an engine copied its weights, to see whether it still is."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+_PLAIN = (bool, int, float, str, type(None))
+
+
+class Snapshot:
+    """Copies of the tensors, and of the plain settings of every submodule.
+
+    Fidelity
+        Sees edited weights and buffers, exchanged submodules and hooks, and changed attributes that
+        are numbers, strings or tuples, lists and dictionaries of such (a stride, a slope); not a
+        change in what a forward function refers to outside its module.
+    Cost
+        The memory of the weights; comparing takes as long as reading them.
+    """
+
+    def __init__(self, *modules: nn.Module) -> None:
+        self._modules = modules
+        self._tensors = [t.detach().clone() for t in _tensors(modules)]
+        self._settings = _settings(modules)
+
+    def matches(self) -> bool:
+        """Whether the modules are as they were."""
+        if _settings(self._modules) != self._settings:
+            return False
+        now = _tensors(self._modules)
+        return len(now) == len(self._tensors) and all(
+            a.dtype == b.dtype and torch.equal(a, b)
+            for a, b in zip(now, self._tensors, strict=True)
+        )
+
+
+def _tensors(modules: tuple[nn.Module, ...]) -> list[Tensor]:
+    return [t for m in modules for part in (m.named_parameters, m.named_buffers) for _, t in part()]
+
+
+def _settings(modules: tuple[nn.Module, ...]) -> list[Any]:
+    """By submodule: identity, class, hooks, and attributes that are plain data."""
+    found: list[Any] = []
+    for module in modules:
+        for path, part in module.named_modules(remove_duplicate=False):
+            plain = {k: v for k, v in vars(part).items() if _is_plain(v)}
+            hooks = [*part._forward_hooks.values(), *part._forward_pre_hooks.values()]
+            found.append((path, id(part), type(part), part.forward, hooks, plain))
+    return found
+
+
+def _is_plain(value: Any) -> bool:
+    if isinstance(value, (tuple, list)):
+        return all(map(_is_plain, value))
+    if isinstance(value, dict):
+        return all(_is_plain(v) for v in value.values())
+    return isinstance(value, _PLAIN)
