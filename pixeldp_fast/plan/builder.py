@@ -92,14 +92,14 @@ class Builder:
             if isinstance(constant, bool) or not isinstance(constant, (int, float)):
                 raise Refused("combines the features with what is neither constant nor features")
             return finite(torch.full((channels,), float(constant), dtype=torch.float64), "constant")
-        tensor = weight(constant).to(torch.float64)
+        tensor = tensor_of(constant).to(torch.float64)
         rank = len(x.shape)
         aligned = (1,) * (rank + 1 - tensor.ndim) + tuple(tensor.shape)  # [B, C, ...]
         if len(aligned) != rank + 1 or aligned[0] != 1 or aligned[1] not in (1, channels):
             raise Refused(f"its constant {list(tensor.shape)} is not one value per channel")
         if math.prod(aligned[2:]) != 1:
             raise Refused(f"its constant {list(tensor.shape)} differs from pixel to pixel")
-        return tensor.reshape(-1).expand(channels)
+        return tensor.reshape(-1).expand(channels).clone()
 
 
 def features(x: Any) -> Operand:
@@ -117,7 +117,7 @@ def vector(x: Any) -> Operand:
     return operand
 
 
-def weight(constant: Any) -> Tensor:
+def tensor_of(constant: Any) -> Tensor:
     """The tensor of a constant, by reference; refuses integers and what is not finite."""
     if not isinstance(constant, Constant):
         raise Refused("its weights depend on the input")
@@ -126,9 +126,9 @@ def weight(constant: Any) -> Tensor:
     return finite(constant.tensor, constant.name)
 
 
-def optional_weight(constant: Any) -> Tensor | None:
-    """`weight`, or None."""
-    return None if constant is None else weight(constant)
+def optional_tensor_of(constant: Any) -> Tensor | None:
+    """`tensor_of`, or None."""
+    return None if constant is None else tensor_of(constant)
 
 
 def finite(tensor: Tensor, name: str) -> Tensor:

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import operator
+import warnings
+from contextlib import redirect_stderr
+from io import StringIO
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -11,7 +14,7 @@ from torch.fx.node import map_arg
 
 from pixeldp_fast.errors import UnsupportedModel
 from pixeldp_fast.plan.builder import Builder, Constant, Opaque, Operand, Refused
-from pixeldp_fast.plan.lower_rules import ALIASES, RULES, SIZES
+from pixeldp_fast.plan.lower_rules import ALIASES, RULES, SIZE
 from pixeldp_fast.plan.ops import Graph, Shape
 from pixeldp_fast.plan.passes import prune
 
@@ -19,6 +22,7 @@ if TYPE_CHECKING:
     from torch.export import ExportedProgram
     from torch.fx import Node
 
+DETACH = torch.ops.aten.detach_.default
 _TOP = "_empty_nn_module_stack_from_metadata_hook"  # torch's name for "in no module"
 
 
@@ -69,7 +73,13 @@ def _exported(module: nn.Module, input_shape: Shape, part: str) -> ExportedProgr
     first = next((t for t in tensors if t.is_floating_point()), torch.empty(0))
     x = torch.zeros((2, *input_shape), dtype=first.dtype, device=first.device)
     try:
-        with torch.inference_mode(False), torch.no_grad():
+        with (
+            warnings.catch_warnings(),
+            redirect_stderr(StringIO()),  # where torch prints the trace of a failure
+            torch.inference_mode(False),
+            torch.no_grad(),
+        ):
+            warnings.filterwarnings("ignore", "Using padding='same' with even kernel lengths")
             return export(module, (x,), dynamic_shapes=({0: Dim.DYNAMIC},))
     except Exception as error:  # tracing runs the user's code, and torch raises many kinds
         cause = str(error).strip().split("\n")[0][:200]
@@ -114,16 +124,17 @@ class _Walk:
             return Operand(0, self.builder.shapes[0])
         if node.op == "placeholder":
             return self.constants[node.name]
-        if node.op == "get_attr" or node.target in SIZES:
+        bound = [self.bound[n] for n in node.all_input_nodes]
+        unread = not node.users and not _writes(node.target)
+        if node.op == "get_attr" or node.target is SIZE or unread or set(bound) == {Opaque.SIZE}:
             return Opaque.SIZE
         try:
-            return self._lowered(node)
+            return self._lowered(node, bound)
         except Refused as refused:
             self.refusals.append(f"{self._where(node)}: {refused}")
             return self._stand_in(node)
 
-    def _lowered(self, node: Node) -> Operand | Constant | Opaque:
-        bound = [self.bound[n] for n in node.all_input_nodes]
+    def _lowered(self, node: Node, bound: list[Any]) -> Operand | Constant | Opaque:
         if bound and all(isinstance(b, Constant) for b in bound) and _is_pure(node.target):
             return self._evaluated(node)
         rule = RULES.get(node.target)
@@ -162,8 +173,8 @@ class _Walk:
             raise Refused("writes over features that are read again later")
 
     def _evaluated(self, node: Node) -> Constant:
-        """An operation on constants alone, evaluated once in the module's own dtype."""
-        args, kwargs = map_arg((node.args, node.kwargs), lambda n: self.bound[n].tensor)
+        """An operation on constants alone, evaluated once, in float64 as all that is folded."""
+        args, kwargs = map_arg((node.args, node.kwargs), lambda n: _wide(self.bound[n].tensor))
         target: Any = node.target
         with torch.no_grad():
             result = target(*args, **kwargs)
@@ -190,7 +201,9 @@ class _Walk:
     def _where(self, node: Node) -> str:
         stack = [path for path, _ in node.meta.get("nn_module_stack", {}).values()]
         path = stack[-1] if stack and stack[-1] != _TOP else ""
-        return f"{self.part}.{path} ({node.target})" if path else f"{self.part} ({node.target})"
+        target: Any = node.target
+        name = target if hasattr(target, "_schema") else getattr(target, "__name__", target)
+        return f"{self.part}.{path} ({name})" if path else f"{self.part} ({name})"
 
 
 def _constants(program: ExportedProgram, module: nn.Module) -> dict[str, Constant]:
@@ -237,12 +250,16 @@ def _shape_of_row(result: Tensor, batch: Any) -> Shape | None:
     return sizes[1:]
 
 
+def _wide(tensor: Tensor) -> Tensor:
+    return tensor.to(torch.float64) if tensor.is_floating_point() else tensor
+
+
 def _is_pure(target: Any) -> bool:
-    schema = getattr(target, "_schema", None)
     random = torch.Tag.nondeterministic_seeded in getattr(target, "tags", ())
-    return schema is not None and not schema.is_mutable and not random
+    return hasattr(target, "_schema") and not random and not _writes(target)
 
 
 def _writes(target: Any) -> bool:
+    """Whether an operation changes its argument; `detach_`, of literals, only in name."""
     schema = getattr(target, "_schema", None)
-    return schema is not None and bool(schema.is_mutable)
+    return schema is not None and schema.is_mutable and target is not DETACH

@@ -19,9 +19,9 @@ from pixeldp_fast.plan.builder import (
     Refused,
     features,
     finite,
-    optional_weight,
+    optional_tensor_of,
+    tensor_of,
     vector,
-    weight,
 )
 from pixeldp_fast.plan.ops import (
     Activate,
@@ -31,11 +31,17 @@ from pixeldp_fast.plan.ops import (
     Convolution,
     Dense,
     Pair,
-    Pool,
     Shape,
     SlicePad,
 )
-from pixeldp_fast.plan.windows import adaptive_windows, mean_divisors, pair, windows
+from pixeldp_fast.plan.pooling import (
+    adaptive_average_pool,
+    adaptive_max_pool,
+    average_pool,
+    max_pool,
+    mean,
+    pair,
+)
 
 Rule = Callable[..., int]
 
@@ -52,11 +58,11 @@ def _convolution(
     groups: int,
 ) -> int:
     source = build.map_of(x)
-    kernel = _weight(weight)
+    kernel = tensor_of(weight)
     dilation = pair(dilation)
     sides = _sides(padding, (kernel.shape[2], kernel.shape[3]), dilation)
     node = Convolution(
-        source, kernel, optional_weight(bias), pair(stride), sides, dilation, int(groups)
+        source, kernel, optional_tensor_of(bias), pair(stride), sides, dilation, int(groups)
     )
     return build.emit(node, shape)
 
@@ -72,12 +78,9 @@ def _sides(padding: Any, kernel: Pair, dilation: Pair) -> tuple[Pair, Pair]:
     return (rows, rows), (columns, columns)
 
 
-_weight = weight  # `weight` is also the name of an argument in the schemas
-
-
 def _dense(build: Builder, shape: Shape, x: Any, weight: Any, bias: Any) -> int:
     source = vector(x).value
-    return build.emit(Dense(source, _weight(weight), optional_weight(bias)), shape)
+    return build.emit(Dense(source, tensor_of(weight), optional_tensor_of(bias)), shape)
 
 
 def _batch_norm(
@@ -96,13 +99,13 @@ def _batch_norm(
         raise Refused("uses the statistics of the batch; call .eval() and keep running statistics")
     x = features(x)
     build.channels_of(x)
-    mean, variance = (_weight(t).to(torch.float64) for t in (running_mean, running_var))
+    mean, variance = (tensor_of(t).to(torch.float64) for t in (running_mean, running_var))
     if not bool((variance + eps > 0).all()):
         raise Refused("its running variance plus eps is not above 0")
     scale = (
-        (variance + eps).rsqrt() if weight is None else _weight(weight) / (variance + eps).sqrt()
+        (variance + eps).rsqrt() if weight is None else tensor_of(weight) / (variance + eps).sqrt()
     )
-    shift = -mean * scale if bias is None else _weight(bias) - mean * scale
+    shift = -mean * scale if bias is None else tensor_of(bias) - mean * scale
     return _affine(build, x, scale, shift)
 
 
@@ -173,73 +176,13 @@ def _leaky_relu(build: Builder, shape: Shape, x: Any, negative_slope: float) -> 
     return build.emit(Activate(value, Activation(float(negative_slope))), build.shapes[value])
 
 
-def _max_pool(
-    build: Builder,
-    shape: Shape,
-    x: Any,
-    kernel_size: Any,
-    stride: Any,
-    padding: Any,
-    dilation: Any,
-    ceil_mode: bool,
-) -> int:
-    source = build.map_of(x)
-    if pair(dilation) != (1, 1):
-        raise Refused("its window has gaps (dilation)")
-    grid = windows(build.shapes[source], shape, kernel_size, stride, padding)
-    return build.emit(Pool(source, "max", *grid), shape)
-
-
-def _average_pool(
-    build: Builder,
-    shape: Shape,
-    x: Any,
-    kernel_size: Any,
-    stride: Any,
-    padding: Any,
-    ceil_mode: bool,
-    count_include_pad: bool,
-    divisor_override: int | None,
-) -> int:
-    source = build.map_of(x)
-    grid = windows(build.shapes[source], shape, kernel_size, stride, padding)
-    if divisor_override is not None:
-        divisors = ((int(divisor_override),) * shape[2],) * shape[1]
-    elif count_include_pad:
-        size = build.shapes[source]
-        padded = windows(size, shape, kernel_size, stride, padding, with_padding=True)
-        divisors = mean_divisors(*padded)
-    else:
-        divisors = mean_divisors(*grid)
-    return build.emit(Pool(source, "mean", *grid, divisors), shape)
-
-
-def _adaptive_average_pool(build: Builder, shape: Shape, x: Any, output_size: Any) -> int:
-    source = build.map_of(x)
-    grid = adaptive_windows(build.shapes[source], shape)
-    return build.emit(Pool(source, "mean", *grid, mean_divisors(*grid)), shape)
-
-
-def _adaptive_max_pool(build: Builder, shape: Shape, x: Any, output_size: Any) -> int:
-    source = build.map_of(x)
-    return build.emit(Pool(source, "max", *adaptive_windows(build.shapes[source], shape)), shape)
-
-
-def _mean(build: Builder, shape: Shape, x: Any, dim: Any, keepdim: bool, dtype: Any) -> int:
-    x = features(x)
-    if sorted(d % (len(x.shape) + 1) for d in dim or ()) != [2, 3]:
-        raise Refused("averages over other dimensions than height and width")
-    pooled = (x.shape[0], 1, 1)
-    return _adaptive_average_pool(build, pooled, x, (1, 1))
-
-
 def _slice(build: Builder, shape: Shape, x: Any, dim: int, start: Any, end: Any, step: int) -> int:
     """Every `step`-th row or column; or everything, along any dimension."""
     operand = features(x)
     if shape == operand.shape and step == 1:
         return operand.value
     source = build.map_of(operand)
-    size = (0, *operand.shape)[dim]
+    dim, size = dim % 4, (0, *operand.shape)[dim]
     if dim not in (2, 3) or start not in (None, 0) or not (end is None or end >= size):
         raise Refused("cuts a part out; only every n-th row or column from the first is covered")
     return _slice_pad(build, shape, source, (step, 1) if dim == 2 else (1, step), 0, 0)
@@ -264,7 +207,7 @@ def _slice_pad(build: Builder, shape: Shape, source: int, stride: Pair, low: int
     return build.emit(SlicePad(source, stride, low, high), shape)
 
 
-def _reshape(build: Builder, shape: Shape, x: Any, **unused: Any) -> int:
+def _reshape(build: Builder, shape: Shape, /, x: Any, **unused: Any) -> int:
     operand = features(x)
     if math.prod(shape) != math.prod(operand.shape):
         raise Refused(f"takes a part of {list(operand.shape)}")
@@ -288,12 +231,13 @@ aten = torch.ops.aten
 # Results that may share memory with their argument.
 ALIASES: dict[Any, Rule] = {
     aten.alias.default: _reshape,
-    aten.clone.default: _reshape,
     aten.contiguous.default: _reshape,
     aten.detach.default: _reshape,
     aten.dropout.default: _dropout,
+    aten.dropout_.default: _dropout,
     aten.feature_dropout.default: _dropout,
     aten.alpha_dropout.default: _dropout,
+    aten.feature_alpha_dropout.default: _dropout,
     aten.flatten.using_ints: _reshape,
     aten.reshape.default: _reshape,
     aten.select.int: _reshape,
@@ -310,14 +254,15 @@ ALIASES: dict[Any, Rule] = {
 }
 RULES: dict[Any, Rule] = ALIASES | {
     operator.getitem: _first_result,
-    aten.adaptive_avg_pool2d.default: _adaptive_average_pool,
-    aten.adaptive_max_pool2d.default: _adaptive_max_pool,
+    aten.adaptive_avg_pool2d.default: adaptive_average_pool,
+    aten.adaptive_max_pool2d.default: adaptive_max_pool,
     aten.add.Scalar: _add,
     aten.add.Tensor: _add,
     aten.add_.Scalar: _add,
     aten.add_.Tensor: _add,
-    aten.avg_pool2d.default: _average_pool,
+    aten.avg_pool2d.default: average_pool,
     aten.batch_norm.default: _batch_norm,
+    aten.clone.default: _reshape,
     aten.constant_pad_nd.default: _pad,
     aten.conv2d.default: _convolution,
     aten.conv2d.padding: _convolution,
@@ -328,8 +273,8 @@ RULES: dict[Any, Rule] = ALIASES | {
     aten.leaky_relu.default: _leaky_relu,
     aten.leaky_relu_.default: _leaky_relu,
     aten.linear.default: _dense,
-    aten.max_pool2d.default: _max_pool,
-    aten.mean.dim: _mean,
+    aten.max_pool2d.default: max_pool,
+    aten.mean.dim: mean,
     aten.mul.Scalar: _multiply,
     aten.mul.Tensor: _multiply,
     aten.mul_.Scalar: _multiply,
@@ -346,5 +291,4 @@ RULES: dict[Any, Rule] = ALIASES | {
     aten.sub_.Scalar: _subtract,
     aten.sub_.Tensor: _subtract,
 }
-# Sizes and checks by the trace itself: not operations on features.
-SIZES = (aten.sym_size.int, aten._assert_tensor_metadata.default)
+SIZE = aten.sym_size.int
