@@ -22,8 +22,15 @@ if TYPE_CHECKING:
     from torch.export import ExportedProgram
     from torch.fx import Node
 
-DETACH = torch.ops.aten.detach_.default
+_DETACH = torch.ops.aten.detach_.default
 _TOP = "_empty_nn_module_stack_from_metadata_hook"  # torch's name for "in no module"
+
+# Of the trace alone: an extra copy for such paddings, and tensors that the module keeps of a call,
+# which the trace takes back.
+_WARNINGS = (
+    "Using padding='same' with even kernel lengths",
+    "The tensor attributes? .* assigned during export",
+)
 
 
 def lower(module: nn.Module, input_shape: tuple[int, ...], *, part: str = "module") -> Graph:
@@ -79,7 +86,8 @@ def _exported(module: nn.Module, input_shape: Shape, part: str) -> ExportedProgr
             torch.inference_mode(False),
             torch.no_grad(),
         ):
-            warnings.filterwarnings("ignore", "Using padding='same' with even kernel lengths")
+            for message in _WARNINGS:
+                warnings.filterwarnings("ignore", message)
             return export(module, (x,), dynamic_shapes=({0: Dim.DYNAMIC},))
     except Exception as error:  # tracing runs the user's code, and torch raises many kinds
         cause = str(error).strip().split("\n")[0][:200]
@@ -262,4 +270,4 @@ def _is_pure(target: Any) -> bool:
 def _writes(target: Any) -> bool:
     """Whether an operation changes its argument; `detach_`, of literals, only in name."""
     schema = getattr(target, "_schema", None)
-    return schema is not None and schema.is_mutable and target is not DETACH
+    return schema is not None and schema.is_mutable and target is not _DETACH
