@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ from pixeldp_fast.plan.plan import make_plan
 from pixeldp_fast.plan.sensitivity import sensitivity
 from pixeldp_fast.smooth.model import PixelDP
 from pixeldp_fast.train.batches import batches, derived_seed, steps_per_epoch
+from pixeldp_fast.train.centring import Centring
 from pixeldp_fast.train.evaluate import accuracy_under_noise
 from pixeldp_fast.train.prefix import hold_
 from pixeldp_fast.train.run import Run, identity_of
@@ -123,6 +125,7 @@ class _Trainer:
         self.model, self.dataset, self.settings = model, dataset, settings
         self.run, self.progress, self.validation = run, progress, validation
         self.optimiser = MomentumSGD(model, settings.momentum, settings.weight_decay)
+        self.centring = Centring(model.suffix) if settings.centred else None
         self.per_epoch = steps_per_epoch(dataset, settings)
         self.total = self.per_epoch * settings.epochs
         self.device = _device(model)
@@ -136,7 +139,8 @@ class _Trainer:
         # A restored prefix was held already: scaling it again could change its last bits.
         measure = _prefix_sensitivity if first else _hold_prefix
         self.sensitivity = measure(self.model, self.dataset, self.settings)
-        with torch.random.fork_rng(devices=cuda):
+        watching = self.centring.watching() if self.centring else nullcontext()
+        with torch.random.fork_rng(devices=cuda), watching:
             for epoch in range(first, self.settings.epochs):
                 begun = time.monotonic()
                 torch.manual_seed(derived_seed(self.settings, epoch, 1))
@@ -181,7 +185,8 @@ class _Trainer:
             raise self._diverged(f"The loss became {value} at step {step}")
         self.optimiser.zero_grad()
         torch.autograd.backward(loss)
-        self.optimiser.step(rate)
+        with self.centring.step() if self.centring else nullcontext():
+            self.optimiser.step(rate)
         if _trains_prefix(self.model):
             try:
                 self.sensitivity = _hold_prefix(self.model, self.dataset, self.settings)
@@ -243,6 +248,8 @@ def _checked(
     _check_fit(model, dataset)
     _prefix_sensitivity(model, dataset, settings)  # refuses what cannot be certified
     _check_ramp(dataset, settings)
+    if settings.centred:
+        Centring(model.suffix)  # refuses a suffix without such a layer
     options = dict(config.get("options") or {})
     checkpoint = CheckpointConfig(config["architecture"], shape, classes, options)
     _check_rebuilds(model, checkpoint)

@@ -39,6 +39,9 @@ class TrainingSettings:
         Shares of the run, rising, in (0, 1); read by "step" alone.
     decay : float
         In (0, 1]; read by "step" alone.
+    centred : bool
+        Whether the first layer with weights behind the noise is trained by
+        `pixeldp_fast.train.centring.Centring`.
     noise_ramp : {"none", "original"}
         See `pixeldp_fast.train.schedule.noise_factor`.
     crop_padding : int
@@ -64,6 +67,7 @@ class TrainingSettings:
     schedule: str = "cosine"
     milestones: tuple[float, ...] = (0.5, 0.75)
     decay: float = 0.1
+    centred: bool = False
     noise_ramp: str = "none"
     crop_padding: int = 0
     flip: bool = False
@@ -83,6 +87,7 @@ class TrainingSettings:
             "norm": None if self.norm is None else Norm.parse(self.norm),
             "seed": _checked_seed(self.seed),
             "flip": bool(self.flip),
+            "centred": bool(self.centred),
         }
         _one_of("schedule", self.schedule, SCHEDULES)
         _one_of("noise_ramp", self.noise_ramp, NOISE_RAMPS)

@@ -184,7 +184,8 @@ def test_equal_seeds_give_equal_weights(tmp_path: Path) -> None:
 @pytest.mark.usefixtures("every_step")
 @pytest.mark.parametrize("steps", [3, 8, 13, 23, 24])
 def test_killed_and_resumed_is_as_never_killed(tmp_path: Path, steps: int) -> None:
-    settings = TrainingSettings(**{**SETTINGS.to_dict(), "crop_padding": 1, "flip": True})
+    more = {"crop_padding": 1, "flip": True, "centred": True}
+    settings = TrainingSettings(**{**SETTINGS.to_dict(), **more})
     whole = trained(tmp_path / "whole", settings)
     with pytest.raises(KeyboardInterrupt):
         trained(tmp_path / "cut", settings, progress=stop_after(steps))
@@ -205,6 +206,20 @@ def test_killed_and_resumed_is_as_never_killed(tmp_path: Path, steps: int) -> No
         for name in ("whole", "cut")
     ]
     assert histories[0] == histories[1]
+
+
+def test_the_setting_centres_the_layer_behind_the_noise(tmp_path: Path) -> None:
+    centred = TrainingSettings(**{**SETTINGS.to_dict(), "centred": True})
+    model = start(centred)
+    train(model, DIGITS, centred, out=tmp_path / "centred", config=CONFIG)
+    assert not model.suffix.conv2._forward_pre_hooks
+    plain = trained(tmp_path / "plain")
+    assert fingerprint(model) != plain["fingerprint"]
+    config = {"architecture": "resnet20", "options": {}}
+    message = r"`centred` needs a Linear or Conv2d layer .* use centred=False"
+    with pytest.raises(InvalidArgument, match=message):
+        train(start(config=config), DIGITS, centred, out=tmp_path / "refused", config=config)
+    assert not (tmp_path / "refused").exists()
 
 
 @pytest.mark.usefixtures("every_step")
