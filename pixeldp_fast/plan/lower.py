@@ -175,9 +175,10 @@ class _Walk:
         if isinstance(self.bound[source], Constant):
             raise Refused("writes to a parameter or buffer" if writes else "acts on no features")
         self.memory[node] = root = self.memory[source]
+        if not writes:
+            return
         others = [n for n, first in self.memory.items() if first is root and n is not node]
-        later = (self.position[user] > self.position[node] for n in others for user in n.users)
-        if writes and any(later):
+        if any(self.position[user] > self.position[node] for n in others for user in n.users):
             raise Refused("writes over features that are read again later")
 
     def _evaluated(self, node: Node) -> Constant:

@@ -2,6 +2,7 @@
 
 Value 0 is the input, value i + 1 the result of node i. A value is a feature map [C, H, W] or a
 vector [D] per draw; the batch is not part of any shape. Engines implement these nodes and no more.
+Weights have any floating dtype, those that were folded float64; an engine converts them to its own.
 """
 
 from __future__ import annotations

@@ -94,10 +94,10 @@ def last_uses(graph: Graph) -> tuple[int, ...]:
 def _merged(graph: Graph, rule: Callable[[Node, Maker], Node]) -> Graph:
     """Apply a rule to every node; it is told the maker of values with no other use.
 
-    A merge takes the earlier node's reads over, so the counts stay true during the pass.
+    A merge takes the earlier node's reads over, so the counts stay true during the pass. The output
+    needs no count: nodes that read it are not needed, and what they become is pruned.
     """
     counts = [0] * len(graph.shapes)
-    counts[graph.output] += 1
     for node in graph.nodes:
         for value in operands(node):
             counts[value] += 1

@@ -62,6 +62,10 @@ def _written_unread(x):
     return flat
 
 
+def _padded(x):
+    return functional.pad(x, (0, 0, 0, 0, 1, 3))
+
+
 def _without_gradients(x):
     with torch.no_grad():
         return x * 2
@@ -133,6 +137,7 @@ FUNCTIONS = {
     "slice-rows": lambda m, x: x[:, :, ::3],
     "pad": lambda m, x: functional.pad(x, (0, 0, 0, 0, 1, 2)),
     "slice-pad": lambda m, x: functional.pad(x[..., ::2, ::2], (0, 0, 0, 0, 3, 0)),
+    "pad-slice-pad": lambda m, x: functional.pad(_padded(x)[:, :, ::2], (0, 0, 0, 0, 2, 1)),
     "slice-used-twice": lambda m, x: x[..., ::2, ::2] + functional.relu(x[..., ::2, ::2][..., :]),
 }
 
