@@ -332,6 +332,28 @@ def test_chains_of_layers(names, seed):
     lowered(module, MAP)
 
 
+@st.composite
+def pools(draw):
+    """A pooling layer that torch accepts, and a map it fits."""
+    pairs = [(draw(st.integers(1, 5)), draw(st.integers(1, 4))) for _ in range(2)]
+    kernel, stride = zip(*pairs, strict=True)
+    padding = tuple(draw(st.integers(0, k // 2)) for k in kernel)
+    size = tuple(
+        draw(st.integers(max(1, k - 2 * p), 9)) for k, p in zip(kernel, padding, strict=True)
+    )
+    ceil = draw(st.booleans())
+    if draw(st.booleans()):
+        return nn.MaxPool2d(kernel, stride, padding, ceil_mode=ceil), (2, *size)
+    divisor = draw(st.sampled_from([None, None, 3]))
+    return nn.AvgPool2d(kernel, stride, padding, ceil, draw(st.booleans()), divisor), (2, *size)
+
+
+@settings(max_examples=40, deadline=None, derandomize=True)
+@given(pools())
+def test_pools_of_any_geometry(pool):
+    lowered(*pool)
+
+
 def refusals(module, shape=MAP, part="suffix"):
     with pytest.raises(UnsupportedModel) as caught:
         lower(module, shape, part=part)
