@@ -9,6 +9,7 @@ import sys
 import numpy as np
 import torch
 
+from bench.isa import native_isa
 from bench.ledger import Row
 from bench.timing import interleaved, ratio
 from pixeldp_fast import Gaussian, Laplace, Uniform
@@ -29,19 +30,12 @@ def run() -> list[Row]:
     return rows
 
 
-def native_isa() -> str:
-    """The instruction set our kernels use here."""
-    module = native_module()
-    if module is None:
-        raise SystemExit("The compiled module is not installed: nothing to measure.")
-    return str(module.isa(os.environ.get("PIXELDP_ISA", "")))
-
-
 def measure() -> list[Row]:
     """One thread, CPU time; correctness first."""
     torch.set_num_threads(1)
     isa, module = native_isa(), native_module()
-    assert module is not None
+    if module is None:
+        raise SystemExit("The compiled module is not installed: nothing to measure.")
     index = np.array([0], dtype=np.uint32)
     center = np.zeros((1, COORDINATES), dtype=np.float32)
     out = np.empty((1, DRAWS, COORDINATES), dtype=np.float32)
