@@ -3,46 +3,132 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
 
-from bench import demo, hardware, ledger, memory, mnist, noise, report, statistics, tiles
+from bench import (
+    cases,
+    cohen,
+    demo,
+    engine,
+    hardware,
+    ledger,
+    memory,
+    mnist,
+    noise,
+    report,
+    statistics,
+    tiles,
+)
 
-CASES: dict[str, Callable[[], list[ledger.Row]]] = {
-    "demo": demo.run,
-    "noise": noise.run,
-    "statistics": statistics.run,
-    "memory": memory.run,
-    "tiles": tiles.run,
+REPORT = "report"
+WIDTH = 120  # columns of the tables where the output is no wider terminal
+
+
+@dataclass(frozen=True)
+class Words:
+    """What the command line says beside the cases."""
+
+    model: Path | None
+    networks: list[str]
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """A case of the command line: what it is, and how it is run."""
+
+    about: str
+    run: Callable[[Words], list[ledger.Row]]
+    needs_model: bool = False
+
+
+def _of_model(run: Callable[[Path], list[ledger.Row]]) -> Callable[[Words], list[ledger.Row]]:
+    def call(words: Words) -> list[ledger.Row]:
+        assert words.model is not None
+        return run(words.model)
+
+    return call
+
+
+MEASUREMENTS = {
+    "engine": Measurement("networks x contenders", lambda words: engine.run(words.networks)),
+    "cohen": Measurement("a certificate against Cohen's loop", lambda _: cohen.run()),
+    "demo": Measurement("the demo in a fresh process", lambda _: demo.run()),
+    "noise": Measurement("noise per core", lambda _: noise.run()),
+    "statistics": Measurement("confidence intervals", lambda _: statistics.run()),
+    "memory": Measurement("peak memory against n", lambda _: memory.run()),
+    "tiles": Measurement("the price of one fixed shape", lambda _: tiles.run()),
+    "mnist-vote": Measurement("accuracy of the vote", _of_model(mnist.vote), needs_model=True),
+    "mnist-certified": Measurement(
+        "certified accuracy", _of_model(mnist.certified), needs_model=True
+    ),
 }
-OF_A_MODEL: dict[str, Callable[[Path], list[ledger.Row]]] = {
-    "mnist-vote": mnist.vote,
-    "mnist-certified": mnist.certified,
-}
 
 
-def main() -> None:
-    """Run the named cases, or render the tables."""
-    parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
-    parser.add_argument("case", nargs="+", choices=[*CASES, *OF_A_MODEL, "report"])
-    parser.add_argument("--model", type=Path, help="the trained model's folder (mnist-...)")
-    arguments = parser.parse_args()
-    if arguments.model is None and OF_A_MODEL.keys() & set(arguments.case):
+def main(arguments: Sequence[str] | None = None, prog: str = "python -m bench") -> None:
+    """Run the named cases, or render the tables; without a name, say what there is."""
+    parser = _parser(prog)
+    given = parser.parse_args(arguments)
+    if not given.case:
+        parser.print_help()
+        return
+    if given.model is None and any(
+        name != REPORT and MEASUREMENTS[name].needs_model for name in given.case
+    ):
         parser.error("--model FOLDER is needed, made by: pixeldp-fast train mnist --out FOLDER")
-    console = Console()
-    for case in arguments.case:
-        if case == "report":
+    words = Words(given.model, given.networks)
+    for name in given.case:
+        if name == REPORT:
             report.render()
-            continue
-        console.print(f"[bold]{case}[/] on {hardware.cpu_name()}; {hardware.versions()}")
-        stamped = ledger.stamp()
-        rows = CASES[case]() if case in CASES else OF_A_MODEL[case](arguments.model)
-        path = ledger.append(rows, stamped)
-        console.print(_table(rows))
-        console.print(f"appended to {path.name}")
+        else:
+            _measure(name, words, Console(width=max(WIDTH, Console().width)))
+
+
+def _parser(prog: str) -> argparse.ArgumentParser:
+    lines = [f"  {name:17s}{one.about}" for name, one in MEASUREMENTS.items()]
+    lines.append(f"  {REPORT:17s}render the README's tables and the charts from the ledger")
+    parser = argparse.ArgumentParser(
+        prog=prog,
+        description="Measure and append to the ledger, bench/results/HARDWARE.csv.",
+        epilog="cases:\n" + "\n".join(lines),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    names = [*MEASUREMENTS, REPORT]
+    parser.add_argument("case", nargs="*", metavar="CASE", help="see below", type=_one_of(names))
+    parser.add_argument("--model", type=Path, help="the trained model's folder (mnist-...)")
+    parser.add_argument(
+        "--case",
+        dest="networks",
+        action="append",
+        default=[],
+        choices=[case.name for case in cases.CASES],
+        help="one network of `engine`; may be repeated; default: all",
+    )
+    return parser
+
+
+def _one_of(names: Sequence[str]) -> Callable[[str], str]:
+    """Like `choices`, which argparse refuses to combine with no argument at all."""
+
+    def check(name: str) -> str:
+        if name not in names:
+            raise argparse.ArgumentTypeError(f"{name!r} is none of {', '.join(names)}")
+        return name
+
+    return check
+
+
+def _measure(name: str, words: Words, console: Console) -> None:
+    stamped = ledger.stamp()
+    console.print(f"[bold]{name}[/] {hardware.header(stamped['commit'])}")
+    rows = MEASUREMENTS[name].run(words)
+    path = ledger.append(rows, stamped)
+    console.print(_table(rows))
+    console.print(f"appended to {path.name}")
 
 
 def _table(rows: list[ledger.Row]) -> Table:

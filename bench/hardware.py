@@ -41,6 +41,11 @@ def versions() -> str:
     )
 
 
+def header(commit: str) -> str:
+    """What stands above a measurement."""
+    return f"on {slug()} ({cpu_name()}); {versions()}; commit {commit}"
+
+
 def commit() -> str:
     """The checkout's commit, with a mark where files differ from it."""
     root = Path(__file__).parent

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
-from bench import ledger
+from bench import chart, cohen, demo, engine, ledger, memory, mnist, noise, statistics, tiles
+from bench.engine_report import cohen_table, contenders_table, engine_table
+from bench.markdown import Cells, markdown, spread
 
-Cells = dict[str, str]
 README = Path(__file__).parent.parent / "README.md"
 PAPER = {  # Lecuyer et al. 2019, Table III and appendix D
     "right by vote": "98.2",
@@ -17,20 +19,36 @@ PAPER = {  # Lecuyer et al. 2019, Table III and appendix D
 
 
 def render() -> None:
-    """Rewrite every `<!-- bench:NAME -->` block of the README."""
-    text = README.read_text()
-    for name, table in TABLES.items():
-        before, _, rest = text.partition(f"<!-- bench:{name} -->")
-        _, _, after = rest.partition("<!-- end -->")
-        if not after:
-            raise SystemExit(f"{README.name} has no block <!-- bench:{name} --> ... <!-- end -->.")
+    """Rewrite every `<!-- bench:NAME -->` block of the README, and draw the charts.
+
+    A table without rows needs no block.
+    """
+    README.write_text(rendered(README.read_text()))
+    for machine, rows in _by_hardware(ledger.latest(engine.CASE)).items():
+        chart.draw(rows, ledger.RESULTS / f"{machine}-engine.svg", machine)
+
+
+def rendered(text: str) -> str:
+    """`text` with its blocks rewritten.
+
+    Raises
+    ------
+    SystemExit
+        When there are rows for a table and no block to put it into.
+    """
+    for name, (case, table) in TABLES.items():
         blocks = [
             f"{table(rows)}\n\nMeasured on `{machine}`."
-            for machine, rows in _by_hardware(ledger.latest(name)).items()
+            for machine, rows in _by_hardware(ledger.latest(case)).items()
         ]
-        shown = "\n\n".join(blocks)
-        text = f"{before}<!-- bench:{name} -->\n{shown}\n<!-- end -->{after}"
-    README.write_text(text)
+        before, _, rest = text.partition(f"<!-- bench:{name} -->")
+        _, end, after = rest.partition("<!-- end -->")
+        if end:
+            shown = "\n\n".join(blocks)
+            text = f"{before}<!-- bench:{name} -->\n{shown}\n<!-- end -->{after}"
+        elif blocks:
+            raise SystemExit(f"{README.name} has no block <!-- bench:{name} --> ... <!-- end -->.")
+    return text
 
 
 def _by_hardware(rows: list[Cells]) -> dict[str, list[Cells]]:
@@ -38,16 +56,6 @@ def _by_hardware(rows: list[Cells]) -> dict[str, list[Cells]]:
     for row in rows:
         machines.setdefault(row["hardware"], []).append(row)
     return machines
-
-
-def _markdown(header: list[str], rows: list[list[str]]) -> str:
-    lines = [header, ["---"] * len(header), *rows]
-    return "\n".join("| " + " | ".join(cells) + " |" for cells in lines)
-
-
-def _spread(row: Cells, digits: int) -> str:
-    value, low, high = (f"{float(row[k]):.{digits}f}" for k in ("value", "low", "high"))
-    return f"{value} ({low} to {high})"
 
 
 def mnist_table(found_rows: list[Cells]) -> str:
@@ -66,13 +74,13 @@ def mnist_table(found_rows: list[Cells]) -> str:
         if metric in found:
             value = float(found[metric]["value"]) / scale
             rows.append([f"{metric}, {unit}", f"{value:.3g}", ""])
-    return _markdown(["MNIST, L = 0.3", "pixeldp_fast", "paper"], rows)
+    return markdown(["MNIST, L = 0.3", "pixeldp_fast", "paper"], rows)
 
 
 def noise_table(rows: list[Cells]) -> str:
     """Rates and ratios per instruction set."""
-    ratios = {r["contender"]: _spread(r, 2) for r in rows if r["metric"] == "times torch.randn"}
-    return _markdown(
+    ratios = {r["contender"]: spread(r, 2) for r in rows if r["metric"] == "times torch.randn"}
+    return markdown(
         ["sampler", "million values/s per core", "times `torch.randn`", "settings"],
         [
             [
@@ -89,35 +97,36 @@ def noise_table(rows: list[Cells]) -> str:
 
 def statistics_table(rows: list[Cells]) -> str:
     """Microseconds per interval."""
-    lines = [[r["contender"], _spread(r, 2), r["note"]] for r in rows]
-    return _markdown(["interval", "microseconds each", "settings"], lines)
+    lines = [[r["contender"], spread(r, 2), r["note"]] for r in rows]
+    return markdown(["interval", "microseconds each", "settings"], lines)
 
 
 def tiles_table(rows: list[Cells]) -> str:
     """What batch invariance costs."""
-    lines = [[r["contender"], _spread(r, 2)] for r in rows]
-    return _markdown(
-        ["network and draws per example", "time, fixed tile / batch cut to fit"], lines
-    )
+    lines = [[r["contender"], spread(r, 2)] for r in rows]
+    return markdown(["network and draws per example", "time, fixed tile / batch cut to fit"], lines)
 
 
 def memory_table(rows: list[Cells]) -> str:
     """Peak memory."""
     lines = [[r["contender"], f"{float(r['value']):.0f} MiB"] for r in rows]
-    return _markdown(["draws per example", "peak resident memory of the process"], lines)
+    return markdown(["draws per example", "peak resident memory of the process"], lines)
 
 
 def demo_table(rows: list[Cells]) -> str:
     """From the command to the curve."""
     lines = [[r["metric"], f"{float(r['value']):.1f} {r['unit']}"] for r in rows]
-    return _markdown(["`pixeldp-fast demo`", ""], lines)
+    return markdown(["`pixeldp-fast demo`", ""], lines)
 
 
-TABLES = {
-    "demo": demo_table,
-    "mnist": mnist_table,
-    "noise": noise_table,
-    "statistics": statistics_table,
-    "tiles": tiles_table,
-    "memory": memory_table,
+TABLES: dict[str, tuple[str, Callable[[list[Cells]], str]]] = {  # block: case of the ledger, table
+    "demo": (demo.CASE, demo_table),
+    "mnist": (mnist.CASE, mnist_table),
+    "engine": (engine.CASE, engine_table),
+    "engine-contenders": (engine.CASE, contenders_table),
+    "cohen": (cohen.CASE, cohen_table),
+    "noise": (noise.CASE, noise_table),
+    "statistics": (statistics.CASE, statistics_table),
+    "tiles": (tiles.CASE, tiles_table),
+    "memory": (memory.CASE, memory_table),
 }
