@@ -17,6 +17,7 @@ import typer
 from typer.core import TyperGroup
 
 from pixeldp_fast._version import __version__
+from pixeldp_fast.cli.bench import bench
 from pixeldp_fast.cli.certify import certify
 from pixeldp_fast.cli.console import show_error, show_note
 from pixeldp_fast.cli.demo import demo
@@ -103,6 +104,10 @@ def _help(command: Callable[..., None]) -> str:
 
 for _command in (demo, train, certify, predict, report, doctor):
     app.command(help=_help(_command))(_command)
+app.command(
+    help=_help(bench),
+    context_settings={"allow_extra_args": True, "ignore_unknown_options": True},
+)(bench)
 
 
 def main() -> None:
