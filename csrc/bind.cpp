@@ -3,6 +3,7 @@
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
+#include <algorithm>
 #include <array>
 #include <chrono>
 #include <cmath>
@@ -304,8 +305,8 @@ void bind_network(py::module_& m) {
            })
       .def("tile_bytes", [](const Network& n, std::int64_t tile) {
              check_finished(n);
-             const std::int64_t lanes = n.kernels().lanes;
-             return 4 * n.arena_floats(tile > 0 ? (tile + lanes - 1) / lanes : n.preferred_blocks());
+             const std::int64_t lanes = n.kernels().lanes, most = n.preferred_blocks();
+             return 4 * n.arena_floats(tile > 0 ? std::min((tile + lanes - 1) / lanes, most) : most);
            }, py::arg("tile") = 0)
       .def("tally", &tally, py::arg("law"), py::arg("scale"), py::arg("seed"), py::arg("purpose"),
            py::arg("index").noconvert(), py::arg("first_draw"), py::arg("n"),

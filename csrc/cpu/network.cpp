@@ -63,6 +63,24 @@ std::array<double, 36> transformed(const float* g) {
   return u;
 }
 
+// [36][panel][channel][output of the panel] of 3x3 kernels [O, C, 3, 3].
+void pack_transformed(const float* weights, std::int64_t outputs, std::int64_t channels,
+                      std::int64_t rows, float* packed) {
+  for (std::int64_t first = 0; first < outputs; first += rows) {
+    const std::int64_t some = std::min(rows, outputs - first);
+    for (std::int64_t c = 0; c < channels; ++c) {
+      for (std::int64_t r = 0; r < some; ++r) {
+        const std::array<double, 36> u = transformed(weights + 9 * ((first + r) * channels + c));
+        float* at = packed + first * channels + c * some + r;
+        for (const double value : u) {
+          *at = static_cast<float>(value);
+          at += outputs * channels;
+        }
+      }
+    }
+  }
+}
+
 std::int64_t tiles_of(const Shape& out) { return ((out.h + 3) / 4) * ((out.w + 3) / 4); }
 
 // 36 multiplications a tile and the two transforms, about a third more on thin layers, against 9 a
@@ -135,18 +153,7 @@ int Network::convolution(int source_value, std::int64_t outputs, const float* we
   std::vector<float> packed(static_cast<std::size_t>(outputs * channels * (winograd ? 36 : taps)));
   weight_floats_ += static_cast<std::int64_t>(packed.size());
   if (winograd) {
-    std::vector<float> matrices(packed.size());  // [36][O][C]
-    for (std::int64_t pair = 0; pair < outputs * channels; ++pair) {
-      const std::array<double, 36> u = transformed(weights + 9 * pair);
-      for (std::int64_t k = 0; k < 36; ++k) {
-        matrices[static_cast<std::size_t>(k * outputs * channels + pair)] =
-            static_cast<float>(u[static_cast<std::size_t>(k)]);
-      }
-    }
-    for (std::int64_t k = 0; k < 36; ++k) {
-      const std::int64_t at = k * outputs * channels;
-      pack(matrices.data() + at, outputs, channels, kernels_.rows, packed.data() + at);
-    }
+    pack_transformed(weights, outputs, channels, kernels_.rows, packed.data());
     multiplications_ += 36 * tiles_of(out) * outputs * channels;
     const float* zeros = keep(std::vector<float>(static_cast<std::size_t>(outputs), 0.0f));
     // Groups of whole register tiles whose transforms stay in the second-level cache.

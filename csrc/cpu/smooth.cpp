@@ -31,9 +31,10 @@ Tiles tiles_for(const Network& network, std::int64_t examples, std::int64_t rows
   const auto blocks_of = [&](std::int64_t draws) {
     return std::max<std::int64_t>((draws + lanes - 1) / lanes, 1);
   };
-  if (spread.tile > 0) return {examples, rows, blocks_of(std::min(spread.tile, rows)) * lanes};
+  std::int64_t blocks = std::min(network.preferred_blocks(), blocks_of(rows));
+  if (spread.tile > 0) blocks = std::min(blocks, blocks_of(spread.tile));
   const std::int64_t share = blocks_of(blocks_of(rows) * examples * lanes / spread.threads);
-  const std::int64_t blocks = std::min({network.preferred_blocks(), blocks_of(rows), share});
+  blocks = std::min(blocks, share);
   return {examples, rows, (blocks > 3 ? blocks / 3 * 3 : blocks) * lanes};
 }
 

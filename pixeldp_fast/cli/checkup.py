@@ -137,7 +137,7 @@ def _machine() -> list[tuple[str, str]]:
     rows = [
         ("system", platform.platform()),
         ("processor", f"{_processor()}, {usable} usable, {torch.get_num_threads()} torch threads"),
-        *_noise_source(),
+        *_engines(),
     ]
     if not torch.cuda.is_available():
         built = torch.version.cuda
@@ -158,20 +158,23 @@ def _processor() -> str:
     return names[0] if names else platform.processor() or platform.machine()
 
 
-def _noise_source() -> list[tuple[str, str]]:
+def _engines() -> list[tuple[str, str]]:
     from pixeldp_fast.noise.sampling import native_module
 
     native = native_module()
     if native is not None:
         isa = native.isa(config.widest_isa())
-        return [("noise on the CPU", "compiled module"), ("instruction set", isa)]
+        return [
+            ("engine on the CPU", f"native, {isa}; torch for networks that do not lower"),
+            ("noise on the CPU", f"compiled module, {isa}"),
+        ]
     if not config.native_allowed():
         why = "PIXELDP_NATIVE=0"
     elif importlib.util.find_spec("pixeldp_fast._native") is None:
         why = "the compiled module is not installed: this is a pure-Python installation"
     else:
         why = f"the compiled module cannot be loaded: {_loading_error()}"
-    return [("noise on the CPU", f"torch, slower ({why})")]
+    return [(what, f"torch, slower ({why})") for what in ("engine on the CPU", "noise on the CPU")]
 
 
 def _loading_error() -> str:

@@ -67,7 +67,8 @@ class SmoothedClassifier:
         these units.
     tile : int, optional
         Draws per evaluation of the network. On torch it is part of the arithmetic: results for
-        different tiles may differ in the last bits of the outputs; on native it changes nothing.
+        different tiles may differ in the last bits of the outputs. On native it is an upper limit
+        and changes no result.
 
     Guarantee
         Certificates are about this smoothed classifier (with as many draws as it may need), not

@@ -248,8 +248,8 @@ def test_two_runs_in_one_folder(tmp_path):
         ({"labels": [2] * 7}, "labels: "),
         ({"data": dataset(8)}, "data.examples: 7 in the folder, 8 asked"),
         ({"model": smoothed(seed=12)}, "terms.seed: 11 in the folder, 12 asked"),
-        ({"model": smoothed(tile=32)}, "terms.arithmetic: "),
-        ({"model": smoothed(backend="reference")}, 'terms.backend: "torch" in the folder'),
+        ({"model": smoothed(backend="torch")}, "terms.arithmetic: "),
+        ({"model": smoothed(backend="reference")}, 'terms.backend: "native" in the folder'),
         (
             {"model": SmoothedClassifier(network(), Gaussian(0.2), num_classes=K)},
             "terms.mechanism.sigma: 0.1 in the folder, 0.2 asked",

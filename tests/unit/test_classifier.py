@@ -129,7 +129,7 @@ def test_the_terms_hold_what_a_rerun_needs():
     terms = model.certify(images(1), n=100).terms
     assert terms.seed == 7
     assert dict(terms.sensitivities).keys() == {"1", "2", "inf"}
-    assert terms.backend == "torch"
+    assert terms.backend == "native"
     assert terms.guarantee == "real arithmetic"
     assert terms.input_shape == (2, 8, 8)
     before = terms.model_fingerprint
@@ -396,15 +396,15 @@ def test_a_shape_that_the_network_refuses_is_not_kept():
 
 
 def test_unseeded_predictions_prepare_the_model_once(monkeypatch):
-    from pixeldp_fast.backends.pytorch import TorchBackend
+    from pixeldp_fast.backends.native import NativeBackend
 
-    prepared, prepare = [], TorchBackend.prepare
+    prepared, prepare = [], NativeBackend.prepare
 
     def counting(self, *arguments, **options):
         prepared.append(arguments)
         return prepare(self, *arguments, **options)
 
-    monkeypatch.setattr(TorchBackend, "prepare", counting)
+    monkeypatch.setattr(NativeBackend, "prepare", counting)
     model = SmoothedClassifier(pixeldp(), num_classes=K)
     for _ in range(3):
         model.predict(images(1), 10)

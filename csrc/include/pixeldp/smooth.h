@@ -34,8 +34,8 @@ struct Draws {
   const float* centers;          // [examples, C, H, W]
 };
 
-// How a call is spread: threads, and draws per tile (0: the network's own choice). Results do not
-// depend on either.
+// How a call is spread: threads, and the most draws per tile (0: the network's own choice, which is
+// never exceeded). Results do not depend on either.
 struct Spread {
   int threads;
   std::int64_t tile;
