@@ -61,7 +61,7 @@ def lower(module: nn.Module, input_shape: tuple[int, ...], *, part: str = "modul
         For a batch of two or more examples of finite features, the graph's outputs are the
         module's in exact arithmetic; an operation that mixes examples is refused.
     Cost
-        A quarter of a second for ResNet-20 on one core, and two seconds in a process's first call.
+        A third of a second for ResNet-20 on one core, and two seconds in a process's first call.
     """
     if len(input_shape) not in (1, 3) or min(input_shape) < 1:
         raise UnsupportedModel(
