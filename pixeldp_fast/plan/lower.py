@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import operator
 import warnings
 from contextlib import redirect_stderr
@@ -50,7 +51,8 @@ def lower(module: nn.Module, input_shape: tuple[int, ...], *, part: str = "modul
     -------
     graph : Graph
         `interpret` gives its meaning. Batch-norms and arithmetic with constants are `Affine` in
-        float64; all other weights share memory with the module's and keep their dtype.
+        float64; all other weights share memory with the module's (with a copy of a module made
+        under `torch.inference_mode`) and keep their dtype.
 
     Raises
     ------
@@ -68,6 +70,9 @@ def lower(module: nn.Module, input_shape: tuple[int, ...], *, part: str = "modul
             f"{part} reads features of shape {tuple(input_shape)}; the engines run on feature maps "
             "[C, H, W] and vectors [D]."
         )
+    if any(t.is_inference() for t in (*module.parameters(), *module.buffers())):
+        with torch.inference_mode(False):
+            module = copy.deepcopy(module)  # made under inference_mode, which cannot be traced
     program = _exported(module, tuple(input_shape), part)
     return prune(_Walk(program, module, part).graph())
 

@@ -552,3 +552,10 @@ def test_importing_the_plan_is_light():
     )
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert run.stdout.strip() == "[]"
+
+
+def test_a_module_made_in_inference_mode_lowers():
+    with torch.inference_mode():
+        module = nn.Sequential(nn.Linear(5, 4), nn.BatchNorm1d(4), nn.ReLU()).eval()
+        x = torch.randn(3, 5)
+        assert torch.allclose(interpret(lower(module, (5,)), x), module(x), atol=1e-6)
