@@ -17,6 +17,8 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
+import torch
+
 from bench import cases, gate
 from bench.baselines import CONTENDERS, OURS
 from bench.baselines.base import AbstractContender, Problem
@@ -47,9 +49,9 @@ def measure(
     name: str,
     contenders: Sequence[AbstractContender] = CONTENDERS,
     repeats: int = REPEATS,
-    memory: bool = True,
+    extras: bool = True,
 ) -> list[Row]:
-    """One case in this process.
+    """One case in this process; `extras` are peak memory and the second thread.
 
     Raises
     ------
@@ -62,14 +64,15 @@ def measure(
         entries, missing = sweep(contenders, problem)
         for absent, reason in missing.items():
             print(f"{name}: without {absent}: {reason}", file=sys.stderr)
-        verdicts = {e.contender.name: _passed(problem, e, truth) for e in entries}
         peak = fma_peak(native_isa())
-        draws = problem.case.draws
-        times = interleaved(
-            {e.contender.name: partial(e.job.count, draws) for e in entries},
-            repeats,
-            time.process_time,
-        )
+        # A recompile would spoil the times, and come without freezing.
+        with torch.compiler.set_stance("fail_on_recompile"):
+            verdicts = {e.contender.name: _passed(problem, e, truth) for e in entries}
+            times = interleaved(
+                {e.contender.name: partial(e.job.count, problem.case.draws) for e in entries},
+                repeats,
+                time.process_time,
+            )
         again = fma_peak(native_isa())
         if peak is not None and again is not None:
             peak = max(peak, again)
@@ -77,9 +80,9 @@ def measure(
     rows = table.ceiling()
     for entry in entries:
         rows += table.rows(entry, verdicts[entry.contender.name])
-    if memory:
-        rows += table.memory(entries)
-    return rows + table.threads(entries)
+    if extras:
+        rows += table.memory(entries) + table.threads(entries)
+    return rows
 
 
 def _passed(problem: Problem, entry: Entry, truth: gate.Truth) -> gate.Verdict:
