@@ -1,4 +1,4 @@
-"""The price of batch invariance: draws in tiles of a fixed shape, against batches cut to fit."""
+"""The price of batch invariance on PyTorch: draws in tiles of a fixed shape, against batches cut to fit."""
 
 from __future__ import annotations
 
@@ -34,8 +34,10 @@ def _price(name: str, shape: tuple[int, int, int], n: int) -> tuple[float, float
     prefix, suffix = build(name, input_shape=shape, num_classes=10)
     model = PixelDP(prefix, Gaussian(0.5), suffix).eval()
     x = torch.rand(1, *shape)
-    fixed = SmoothedClassifier(model, num_classes=10, seed=1)
-    fitted = SmoothedClassifier(model, num_classes=10, seed=1, tile=min(n, 1_000))
+    fixed, fitted = (
+        SmoothedClassifier(model, num_classes=10, seed=1, backend="torch", tile=tile)
+        for tile in (None, min(n, 1_000))
+    )
     times = interleaved(
         {
             "fixed": lambda: fixed.count(x, n, index=0),
