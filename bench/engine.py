@@ -53,6 +53,9 @@ def measure(
 ) -> list[Row]:
     """One case in this process; `extras` are peak memory and the second thread.
 
+    The clock is the CPU time of the process, not of the thread: a thread that a contender should
+    not have would count.
+
     Raises
     ------
     SystemExit

@@ -26,7 +26,12 @@ def torch_threads(number: int) -> Iterator[None]:
 
 
 def scaling(run: Callable[[], object], repeats: int) -> tuple[Spread, Spread]:
-    """Two threads over one: by wall clock, and by CPU time, which other work hardly disturbs."""
+    """Two threads over one: by wall clock, and by CPU time of the busier thread.
+
+    Threads take tiles as they become free. So where other work holds one of them up, the other does
+    more than its half, and both figures are too low: they say what the engine can do only on a
+    machine with two idle cores.
+    """
 
     def on(threads: int) -> Callable[[], None]:
         def call() -> None:

@@ -1,5 +1,6 @@
 """The ledger, the README's tables, the chart and the benchmark's command line."""
 
+import subprocess
 import sys
 from pathlib import Path
 
@@ -204,3 +205,15 @@ def test_the_command_outside_a_checkout(monkeypatch, tmp_path):
     assert done.exit_code == 2
     assert "checkout" in done.output
     assert Path(program.__file__).parent.name == "bench"
+
+
+def test_help_imports_nothing_heavy():
+    code = """
+import contextlib, io, sys
+from pixeldp_fast.cli.app import app
+with contextlib.suppress(SystemExit), contextlib.redirect_stdout(io.StringIO()) as out:
+    app(["bench", "--help"], prog_name="pixeldp-fast")
+assert "ledger" in out.getvalue()
+assert not {"torch", "numpy", "bench"} & set(sys.modules)
+"""
+    subprocess.run([sys.executable, "-W", "error", "-c", code], check=True)
