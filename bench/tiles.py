@@ -1,4 +1,4 @@
-"""The price of batch invariance on PyTorch: draws in tiles of a fixed shape, against batches cut to fit."""
+"""The price of batch invariance on PyTorch: tiles of a fixed shape, against batches cut to fit."""
 
 from __future__ import annotations
 
