@@ -16,7 +16,7 @@ ROOT = Path(__file__).parent.parent
 def peak_memory(case: str, contender: str, chunk: int) -> float:
     """Peak resident memory of a fresh process that prepares and runs the job, in MiB."""
     command = [sys.executable, "-m", "bench.peak", case, contender, str(chunk)]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    done = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, text=True, check=True)
     return float(done.stdout.split()[-1])
 
 
