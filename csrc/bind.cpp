@@ -299,6 +299,7 @@ void bind_network(py::module_& m) {
            }, py::arg("value"))
       .def_property_readonly("isa", [](const Network& n) { return n.kernels().isa; })
       .def_property_readonly("arithmetic", [](const Network& n) { return n.kernels().arithmetic; })
+      .def_property_readonly("lanes", [](const Network& n) { return n.kernels().lanes; })
       .def_property_readonly("tile_draws", [](const Network& n) {
              check_finished(n);
              return n.preferred_blocks() * n.kernels().lanes;

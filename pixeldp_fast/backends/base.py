@@ -18,10 +18,14 @@ from pixeldp_fast.types import IntArray
 
 @dataclass(frozen=True)
 class Support:
-    """Whether a backend runs a combination, and why not."""
+    """Whether a backend runs a combination, and why not.
+
+    `only_named` says that it can, but that "auto" is to pass over it.
+    """
 
     ok: bool
     reason: str = ""
+    only_named: bool = False
 
 
 class AbstractEngine(abc.ABC):
@@ -31,6 +35,11 @@ class AbstractEngine(abc.ABC):
     @abc.abstractmethod
     def arithmetic(self) -> str:
         """Everything on which the last bits of a draw's outputs depend, in words."""
+
+    @property
+    def granularity(self) -> int:
+        """Draws that cost no more than one: asking for whole multiples wastes nothing."""
+        return 1
 
     @abc.abstractmethod
     def run(
@@ -66,7 +75,7 @@ class AbstractBackend(abc.ABC):
         *,
         dtype: torch.dtype | None = None,
     ) -> Support:
-        """Whether this combination can run, in the named dtype if there is one; nothing is allocated."""
+        """Whether this combination can run, in the named dtype if any; nothing is allocated."""
 
     @abc.abstractmethod
     def prepare(

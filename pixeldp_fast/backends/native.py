@@ -140,6 +140,10 @@ class _NativeEngine(AbstractEngine):
             words += f" prefix torch {torch.__version__} {machine(CPU)}"
         return words
 
+    @property
+    def granularity(self) -> int:
+        return int(self._suffix.lanes)
+
     def run(self, x: Tensor, index: IntArray, stream: Stream, first_draw: int, n: int) -> Tally:
         self._reduction.check_draws(n)
         self._refresh()

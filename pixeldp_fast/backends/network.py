@@ -54,7 +54,7 @@ def compiled(native: Any, graph: Graph, *, isa: str, fast: bool) -> Any:
 
 
 def _leading_activation(graph: Graph) -> tuple[float, int]:
-    """The slope of an activation directly behind the noise, made with it, and its nodes (0 or 1)."""
+    """Slope of an activation directly behind the noise, made with it, and its nodes (0 or 1)."""
     if graph.nodes and isinstance(graph.nodes[0], Activate) and graph.output != 0:
         reads = [value for node in graph.nodes for value in operands(node)]
         if reads.count(0) == 1:

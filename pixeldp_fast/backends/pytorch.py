@@ -113,6 +113,10 @@ class _TorchEngine(AbstractEngine):
             f"{machine(self._device)}"
         )
 
+    @property
+    def granularity(self) -> int:
+        return self._tile
+
     def run(self, x: Tensor, index: IntArray, stream: Stream, first_draw: int, n: int) -> Tally:
         self._reduction.check_draws(n)
         with stated_arithmetic(self._device):

@@ -77,6 +77,10 @@ class _ReferenceEngine(AbstractEngine):
             f"noise numpy {np.__version__} {machine(CPU)}"
         )
 
+    @property
+    def granularity(self) -> int:
+        return self._tile
+
     def run(self, x: Tensor, index: IntArray, stream: Stream, first_draw: int, n: int) -> Tally:
         self._reduction.check_draws(n)
         with stated_arithmetic(CPU):

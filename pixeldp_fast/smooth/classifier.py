@@ -28,17 +28,20 @@ from pixeldp_fast.noise.stream import (
 )
 from pixeldp_fast.plan.plan import Plan, make_plan
 from pixeldp_fast.smooth.certificate import Certificates
+from pixeldp_fast.smooth.decide import Decisions, checked_radii, decide, decisions
 from pixeldp_fast.smooth.inputs import (
     InputRange,
     checked_alpha,
     checked_count,
     checked_examples,
     checked_range,
+    device_of,
+    usable_device,
 )
 from pixeldp_fast.smooth.judge import Terms, check_scores
 from pixeldp_fast.smooth.structure import as_pixeldp, check_unaltered, sensitivities
 from pixeldp_fast.smooth.vote import predicted_classes
-from pixeldp_fast.types import IntArray, Norm
+from pixeldp_fast.types import ArrayLike, IntArray, Norm
 
 
 class SmoothedClassifier:
@@ -99,7 +102,7 @@ class SmoothedClassifier:
         self.backend = backend
         self.dtype = dtype
         self.tile = None if tile is None else checked_count("tile", tile, 1)
-        self.device = _device_of(self.model) if device is None else _usable(torch.device(device))
+        self.device = device_of(self.model) if device is None else usable_device(device)
         self.input_shape = None if input_shape is None else tuple(int(s) for s in input_shape)
         self._next_index = 0
         self._engines: dict[Any, tuple[str, AbstractEngine]] = {}
@@ -246,6 +249,65 @@ class SmoothedClassifier:
         self.check_unchanged(terms)
         return Certificates.judged(terms, addresses.astype(np.int64), selection, estimation)
 
+    def decide(
+        self,
+        x: Tensor,
+        radii: ArrayLike,
+        *,
+        norm: Any = None,
+        n0: int = 100,
+        n_max: int = 100_000,
+        alpha: float = 0.001,
+        index: Any = None,
+    ) -> Decisions:
+        """Whether each radius holds, with as few draws as it takes: one run answers all radii.
+
+        Parameters
+        ----------
+        x : float32 [B, *input_shape]
+        radii : float or float [R]
+            In input units and `norm`, at least 0.
+        n0, n_max : int
+            Draws that select the class, and the most that decide about it.
+        alpha : float
+            Probability, per example, that any of its answers is wrong.
+
+        Returns
+        -------
+        decisions : Decisions
+            `.status` int8 [B, R], `.draws` int64 [B], `.radius` float64 [B].
+
+        Raises
+        ------
+        InvalidArgument
+            Before any draw, for a radius that `n_max` unanimous draws do not prove.
+        """
+        terms = self.terms(x, norm=norm, n0=n0, n=n_max, alpha=alpha)
+        law, sensitivity = terms.mechanism, terms.sensitivity
+        asked = checked_radii(radii, law, sensitivity, terms.alpha, terms.n)
+        addresses = self._addresses(index, len(x))
+        selection = self.count(x, terms.n0, index=addresses, purpose=Purpose.SELECTION)
+        selected = selection.counts[:, :-1].argmax(axis=1)
+        engine, stream = self._engine("argmax")[1], Stream(self.seed, Purpose.ESTIMATION)
+
+        def hits(rows: IntArray, first: int, n: int) -> IntArray:
+            counts = engine.run(x[rows], addresses[rows], stream, first, n).counts
+            found: IntArray = counts[np.arange(len(rows)), selected[rows]]
+            return found
+
+        outcome = decide(
+            hits,
+            len(x),
+            asked,
+            law,
+            sensitivity,
+            alpha=terms.alpha,
+            cap=terms.n,
+            granularity=engine.granularity,
+        )
+        self.check_unchanged(terms)
+        return decisions(selected, asked, outcome, law, sensitivity)
+
     def terms(
         self,
         x: Tensor,
@@ -377,16 +439,3 @@ class SmoothedClassifier:
 
 def _reduction(scores: str, num_classes: int) -> AbstractReduction:
     return Votes(num_classes) if scores == "argmax" else SoftmaxSums(num_classes)
-
-
-def _usable(device: torch.device) -> torch.device:
-    """The device with its index ("cuda" is "cuda:0"), so that devices compare."""
-    try:
-        return torch.empty(0, device=device).device
-    except (RuntimeError, AssertionError) as error:  # the latter: torch built without CUDA
-        raise InvalidArgument(f"`device` {device} cannot be used here: {error}") from error
-
-
-def _device_of(model: nn.Module) -> torch.device:
-    first = next(iter(model.state_dict().values()), None)
-    return torch.device("cpu") if first is None else first.device

@@ -7,6 +7,7 @@ import operator
 from typing import Any
 
 import torch
+from torch import nn
 
 from pixeldp_fast.errors import InvalidArgument
 from pixeldp_fast.stats.arguments import SMALLEST_ALPHA
@@ -107,3 +108,17 @@ def checked_alpha(alpha: Any) -> float:
             "the probability of a false claim, 0.001 by custom."
         )
     return value
+
+
+def usable_device(device: torch.device | str) -> torch.device:
+    """The device with its index ("cuda" is "cuda:0"), so that devices compare."""
+    try:
+        return torch.empty(0, device=device).device
+    except (RuntimeError, AssertionError) as error:  # the latter: torch built without CUDA
+        raise InvalidArgument(f"`device` {device} cannot be used here: {error}") from error
+
+
+def device_of(model: nn.Module) -> torch.device:
+    """Where a model's weights are; the CPU where it has none."""
+    first = next(iter(model.state_dict().values()), None)
+    return torch.device("cpu") if first is None else first.device

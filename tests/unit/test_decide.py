@@ -1,0 +1,194 @@
+"""Anytime decisions: right, frugal, and refused where no draws could help."""
+
+import json
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy.special import ndtr
+from torch import nn
+
+from pixeldp_fast import Gaussian, Laplace, SmoothedClassifier, Uniform
+from pixeldp_fast.bounds import tight_radius
+from pixeldp_fast.errors import InvalidArgument
+from pixeldp_fast.smooth.decide import (
+    CERTIFIED,
+    REFUTED,
+    UNDECIDED,
+    checked_radii,
+    decide,
+    decisions,
+    looks,
+)
+from pixeldp_fast.stats import confidence_sequence
+
+SIGMA = 0.5
+PUBLISHED = Path(__file__).parents[1] / "reference_values" / "cohen_cifar10_sigma050.json"
+
+
+def simulated(p, radii, seed=0, cap=100_000, granularity=16, mechanism=None, alpha=0.001):
+    """Decisions about examples whose probability is known, with binomial votes."""
+    generator = np.random.default_rng(seed)
+    return decide(
+        lambda rows, _, n: generator.binomial(n, p[rows]),
+        len(p),
+        np.asarray(radii, dtype=float),
+        mechanism or Gaussian(SIGMA),
+        1.0,
+        alpha=alpha,
+        cap=cap,
+        granularity=granularity,
+    )
+
+
+def published_probabilities():
+    """The lower bounds behind the published radii, 1/2 for abstentions, as if they were exact."""
+    rows = np.array(json.loads(PUBLISHED.read_text())["rows"], dtype=float)
+    return np.where(rows[:, 2] < 0, 0.5, ndtr(rows[:, 3] / SIGMA))
+
+
+@pytest.mark.parametrize("mechanism", [Gaussian(0.5), Laplace(0.4), Uniform(1.0)], ids=repr)
+def test_statuses_are_those_of_the_exact_probabilities(mechanism):
+    p = np.array([0.2, 0.49, 0.6, 0.75, 0.9, 0.99, 0.9999])
+    radii = np.array([0.0, 0.1, 0.3, 0.6])
+    exact = tight_radius(mechanism, p, 1 - p)
+    status, drawn, total, p_lower = simulated(p, radii, mechanism=mechanism)
+    holds = (exact[:, None] >= radii) & (p > 0.5)[:, None]
+    assert (holds[status == CERTIFIED]).all()
+    assert not holds[status == REFUTED].any()
+    assert (np.abs(exact[:, None] - radii)[status == UNDECIDED] < 0.02).all()
+    assert (drawn <= 100_000).all()
+    assert (total <= drawn).all()
+    claimed = decisions(np.arange(7), radii, (status, drawn, total, p_lower), mechanism, 1.0)
+    assert (claimed.radius <= np.where(p > 0.5, exact, 0)).all()
+    assert ((claimed.prediction >= 0) == (p_lower > 0.5)).all()
+
+
+def test_larger_radii_never_fare_better():
+    p = np.random.default_rng(1).uniform(0.3, 1, 200)
+    status, *_ = simulated(p, np.linspace(0, 1.2, 7))
+    assert (np.diff(status.astype(int), axis=1) <= 0).all()
+
+
+def test_all_answers_at_once_are_rarely_wrong():
+    """20 000 examples at p = 0.9, three radii, alpha = 0.05: wrong in at most 5 %.
+
+    Expected about 1 %; that more than 1 000 are wrong although each is with probability 0.05 has
+    a probability below 1/2, and the rule's own error is far below that level (next test).
+    """
+    p = np.full(20_000, 0.9)
+    exact = float(tight_radius(Gaussian(SIGMA), 0.9, 0.1))
+    radii = np.array([exact * (1 - 1e-3), exact, exact * (1 + 1e-3)])
+    status, *_ = simulated(p, radii, cap=2_000, granularity=1, alpha=0.05)
+    right = np.array([CERTIFIED, CERTIFIED, REFUTED])
+    wrong = ((status != UNDECIDED) & (status != right)).any(axis=1)
+    assert 0 < wrong.sum() <= 1_000
+
+
+def test_a_fixed_interval_looked_at_often_is_wrong_too_often():
+    """The planted fault: Clopper-Pearson at every look breaks the level that the sequence keeps."""
+    from pixeldp_fast.stats import clopper_pearson_lower
+
+    generator = np.random.default_rng(2)
+    total, ever = np.zeros(4_000, dtype=np.int64), np.zeros(4_000, dtype=bool)
+    before = 0
+    for look in looks(2_000, 1):
+        total += generator.binomial(look - before, 0.9, 4_000)
+        ever |= clopper_pearson_lower(total, look, 0.05) > 0.9
+        before = look
+    assert ever.mean() > 0.1
+
+
+@given(st.integers(1, 10**6), st.sampled_from([1, 8, 16, 128, 1024]))
+def test_looks_grow_to_the_cap_in_whole_multiples(cap, granularity):
+    found = list(looks(cap, granularity))
+    assert found[-1] == cap
+    assert all(b > a for a, b in pairwise(found))
+    assert all(look % granularity == 0 for look in found[:-1])
+    assert len(found) < 90
+
+
+def test_published_radii_are_decided_with_a_fraction_of_the_draws():
+    p = published_probabilities()
+    for radii, saving in (([0.25], 20), ([0.5], 20), ([1.0], 20), ([0.25, 0.5, 0.75], 8)):
+        status, drawn, *_ = simulated(p, radii)
+        assert 100_000 / drawn.mean() >= saving
+        assert ((status == UNDECIDED).mean(axis=0) <= 0.03).all()
+
+
+@pytest.mark.parametrize("radii", [-0.1, [0.5, np.nan], [np.inf], [], [[0.1]], "far"])
+def test_radii_that_are_none_are_refused(radii):
+    with pytest.raises((InvalidArgument, ValueError)):
+        checked_radii(radii, Gaussian(SIGMA), 1.0, 0.001, 1000)
+
+
+def test_a_radius_out_of_reach_is_refused_before_any_draw():
+    best = confidence_sequence(1000, 1000, 0.001)[0]
+    reach = float(tight_radius(Gaussian(SIGMA), best, 1 - best)) / 2
+    assert checked_radii(reach * 0.999, Gaussian(SIGMA), 2.0, 0.001, 1000) == reach * 0.999
+    with pytest.raises(InvalidArgument, match="unanimous"):
+        checked_radii(reach * 1.001, Gaussian(SIGMA), 2.0, 0.001, 1000)
+
+
+class Halfspace(nn.Module):
+    """Class 0 where the first coordinate is above 0.3: under noise its probability is known."""
+
+    def __init__(self):
+        super().__init__()
+        self.linear = nn.Linear(3, 2)
+        with torch.no_grad():
+            self.linear.weight.copy_(torch.tensor([[1.0, 0, 0], [0, 0, 0]]))
+            self.linear.bias.copy_(torch.tensor([-0.3, 0]))
+
+    def forward(self, x):
+        return self.linear(x)
+
+
+@pytest.mark.parametrize("backend", ["native", "torch", "reference"])
+def test_the_radius_of_a_halfspace_is_its_distance(backend):
+    smoothed = SmoothedClassifier(
+        Halfspace().eval(), Gaussian(SIGMA), num_classes=2, seed=5, backend=backend
+    )
+    x = torch.tensor([[0.8, 0, 0], [0.1, 0, 0], [0.55, 1, 1]])
+    distance = np.array([0.5, 0.2, 0.25])
+    radii = [0.0, 0.15, 0.3, 0.6]
+    found = smoothed.decide(x, radii, n_max=20_000, index=0)
+    expected = np.where(distance[:, None] >= radii, CERTIFIED, REFUTED)
+    assert ((found.status == expected) | (found.status == UNDECIDED)).all()
+    assert (found.status != UNDECIDED).mean() > 0.9
+    assert found.prediction.tolist() == [0, 1, 0]
+    assert (found.radius <= distance).all()
+    again = smoothed.decide(x, radii, n_max=20_000, index=0)
+    assert (again.draws == found.draws).all()
+    assert (again.hits == found.hits).all()
+
+
+def test_decisions_use_estimation_draws_and_stop_early():
+    smoothed = SmoothedClassifier(Halfspace().eval(), Gaussian(0.1), num_classes=2, seed=5)
+    x = torch.tensor([[0.9, 0.0, 0.0]])
+    found = smoothed.decide(x, 0.05, index=3)
+    assert found.status.tolist() == [[CERTIFIED]]
+    assert found.draws[0] < 100
+    counts = smoothed.count(x, int(found.draws[0]), index=3).counts
+    assert counts[0, 0] == found.hits[0]
+
+
+def test_a_model_edited_between_the_draws_is_noticed(monkeypatch):
+    from pixeldp_fast.errors import UnsupportedModel
+    from pixeldp_fast.smooth import classifier
+
+    model = Halfspace().eval()
+    smoothed = SmoothedClassifier(model, Gaussian(SIGMA), num_classes=2, seed=5)
+
+    def meddling(*arguments, **options):
+        with torch.no_grad():
+            model.linear.bias.add_(0.01)
+        return decide(*arguments, **options)
+
+    monkeypatch.setattr(classifier, "decide", meddling)
+    with pytest.raises(UnsupportedModel, match="model_fingerprint"):
+        smoothed.decide(torch.zeros(1, 3), 0.1)
