@@ -1,0 +1,1 @@
+"""The GPU engine: Triton kernels that leave nothing per draw in memory but activations."""
