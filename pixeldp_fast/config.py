@@ -3,6 +3,8 @@
 `PIXELDP_DATA`      folder with the field's data sets (see `pixeldp_fast.data`)
 `PIXELDP_NATIVE`    "0": do not use the compiled module, even where it is installed
 `PIXELDP_ISA`       "portable", "avx2" or "avx512": the widest instruction set the module may use
+`CUDA_HOME`         the CUDA toolkit whose nvcc compiles the kernels in CUDA C++
+`XDG_CACHE_HOME`    folder of caches, ~/.cache where unset; compiled kernels go to pixeldp_fast/ in it
 
 At build time `PIXELDP_PURE_PYTHON=1` makes a wheel without the compiled module.
 """
@@ -26,6 +28,18 @@ def data_folder() -> Path | None:
 def native_allowed() -> bool:
     """False when `PIXELDP_NATIVE=0`."""
     return os.environ.get("PIXELDP_NATIVE", "1") != "0"
+
+
+def cuda_home() -> Path | None:
+    """The folder named by `CUDA_HOME`, or None where it is unset or empty."""
+    value = os.environ.get("CUDA_HOME", "")
+    return Path(value) if value else None
+
+
+def cache_folder() -> Path:
+    """Where what can be made again is kept; it need not exist."""
+    value = os.environ.get("XDG_CACHE_HOME", "")
+    return (Path(value) if value else Path.home() / ".cache") / "pixeldp_fast"
 
 
 def widest_isa() -> str:

@@ -39,3 +39,11 @@ class TrainingDiverged(PixelDPError, ArithmeticError):
 
 class MissingExtra(PixelDPError, ImportError):
     """An optional dependency is not installed; the message names the extra that brings it."""
+
+
+class MissingCompiler(PixelDPError, RuntimeError):
+    """A kernel shipped as source needs a compiler that is not here; the message says which."""
+
+
+class CompilationFailed(PixelDPError, RuntimeError):
+    """A kernel shipped as source does not compile or load; the message holds the compiler's words."""

@@ -2,6 +2,12 @@
 #pragma once
 #include <cstdint>
 
+#ifdef __CUDACC__
+#define PIXELDP_HOST_DEVICE __host__ __device__
+#else
+#define PIXELDP_HOST_DEVICE
+#endif
+
 namespace pixeldp {
 
 constexpr int kPhiloxRounds = 10;
@@ -13,7 +19,7 @@ struct Block {
 };
 
 // static: every translation unit keeps its own copy, compiled for its own instruction set.
-static inline Block philox(Block c, std::uint32_t k0, std::uint32_t k1) {
+PIXELDP_HOST_DEVICE static inline Block philox(Block c, std::uint32_t k0, std::uint32_t k1) {
   for (int round = 0; round < kPhiloxRounds; ++round) {
     const std::uint64_t p0 = static_cast<std::uint64_t>(kPhiloxM0) * c.w[0];
     const std::uint64_t p1 = static_cast<std::uint64_t>(kPhiloxM1) * c.w[2];
