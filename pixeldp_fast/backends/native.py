@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import platform
+from dataclasses import dataclass
+from itertools import product
 from typing import Any, ClassVar
 from weakref import WeakKeyDictionary
 
@@ -105,6 +107,32 @@ def _graph(plan: Plan) -> Graph:
     return found
 
 
+@dataclass(frozen=True, eq=False)
+class _Packed:
+    """A plan's weights as the compiled module holds them, and what they were copied from.
+
+    Parameters
+    ----------
+    suffix, prefix : Network of the compiled module
+        No prefix where it must run on torch.
+    """
+
+    snapshot: Snapshot
+    suffix: Any
+    prefix: Any | None
+
+
+def _packed(plan: Plan) -> _Packed:
+    """The weights as they are now. The snapshot comes first: a later edit then shows in it."""
+    snapshot = Snapshot(plan.prefix, plan.suffix)
+    isa, native = native_isa(), native_module()
+    suffix = compiled(native, _graph(plan), isa=isa, fast=True)
+    exact = _exact_prefix(plan)
+    prefix = None if exact is None else compiled(native, exact, isa=isa, fast=False)
+    _check_meaning(plan, suffix)
+    return _Packed(snapshot, suffix, prefix)
+
+
 class _NativeEngine(AbstractEngine):
     def __init__(
         self, plan: Plan, mechanism: AbstractMechanism, reduction: AbstractReduction, tile: int
@@ -113,41 +141,39 @@ class _NativeEngine(AbstractEngine):
         self._mechanism = mechanism
         self._reduction = reduction
         self._tile = tile
-        self._load()
+        self._packed = _packed(plan)
+        check_memory(self._packed.suffix, torch.get_num_threads(), tile)
 
-    def _load(self) -> None:
-        """Pack the weights as they are now."""
-        self._snapshot = Snapshot(self._plan.prefix, self._plan.suffix)
-        isa, native = native_isa(), native_module()
-        self._suffix = compiled(native, _graph(self._plan), isa=isa, fast=True)
-        exact = _exact_prefix(self._plan)
-        self._prefix = None if exact is None else compiled(native, exact, isa=isa, fast=False)
-        self._check_meaning()
-        check_memory(self._suffix, torch.get_num_threads(), self._tile)
+    def _current(self) -> _Packed:
+        """The packed weights, made anew where the model has changed.
 
-    def _refresh(self) -> None:
-        if not self._snapshot.matches():
+        One object per call, so that calls from several threads never mix two versions.
+        """
+        packed = self._packed
+        if not packed.snapshot.matches():
             _graphs.pop(self._plan, None)
-            self._load()
+            self._packed = packed = _packed(self._plan)
+        return packed
 
     @property
     def arithmetic(self) -> str:
-        products = f"{self._suffix.arithmetic} multiply-add"
+        packed = self._packed
+        products = f"{packed.suffix.arithmetic} multiply-add"
         words = f"native {__version__} float32 {products}"
         if isinstance(self._reduction, SoftmaxSums):
             words += f" exp {' '.join(platform.libc_ver())}"
-        if self._prefix is None:
+        if packed.prefix is None:
             words += f" prefix torch {torch.__version__} {machine(CPU)}"
         return words
 
     @property
     def granularity(self) -> int:
-        return int(self._suffix.lanes)
+        return int(self._packed.suffix.lanes)
 
     def run(self, x: Tensor, index: IntArray, stream: Stream, first_draw: int, n: int) -> Tally:
         self._reduction.check_draws(n)
-        self._refresh()
-        centers = self._centers(x)
+        packed = self._current()
+        centers = self._centers(packed, x)
         draws = (
             self._mechanism.native_law,
             self._mechanism.noise_scale,
@@ -157,65 +183,70 @@ class _NativeEngine(AbstractEngine):
         )
         kind = FUSED.get(type(self._reduction))
         if kind is None:
-            return self._unfused(draws, centers, first_draw, n)
+            return self._unfused(packed, draws, centers, first_draw, n)
         low, high = getattr(self._reduction, "low", 0.0), getattr(self._reduction, "high", 0.0)
-        totals = self._suffix.tally(
+        totals = packed.suffix.tally(
             *draws, first_draw, n, centers, kind, low, high, torch.get_num_threads(), self._tile
         )
         return self._reduction.tally(totals)
 
     def outputs(self, features: Tensor) -> Tensor:
         """The suffix's outputs [rows, K] for given noisy features, float32 [rows, *noise_shape]."""
-        self._refresh()
         flat = np.ascontiguousarray(features.detach().numpy().reshape(len(features), -1))
-        return torch.from_numpy(self._outputs(self._suffix, flat))
+        return torch.from_numpy(_outputs(self._current().suffix, flat, self._tile))
 
-    def _outputs(self, network: Any, rows: Any) -> Any:
-        return network.outputs_of_rows(rows, torch.get_num_threads(), self._tile)
-
-    def _centers(self, x: Tensor) -> Any:
+    def _centers(self, packed: _Packed, x: Tensor) -> Any:
         """Features at the noise point, float32 [B, D]."""
-        if self._prefix is not None:
-            return self._outputs(self._prefix, np.ascontiguousarray(x.flatten(1).numpy()))
+        if packed.prefix is not None:
+            return _outputs(packed.prefix, np.ascontiguousarray(x.flatten(1).numpy()), 0)
         with stated_arithmetic(CPU):
             prefix = in_arithmetic(self._plan.prefix, prefix_dtype(self._plan.prefix))
             rows = [prefix(own(x, b)).float().flatten(1) for b in range(len(x))]
             features = torch.cat(rows) if rows else x.new_zeros((0, *self._plan.noise_shape))
             return features.flatten(1).contiguous().numpy()
 
-    def _unfused(self, draws: Any, centers: Any, first_draw: int, n: int) -> Tally:
+    def _unfused(self, packed: _Packed, draws: Any, centers: Any, first_draw: int, n: int) -> Tally:
         """For reductions that the engine does not know: their outputs, a chunk after the other."""
         *law, index = draws
-        totals = torch.stack([empty_totals(self._reduction, CPU)] * len(centers))
-        for start in range(first_draw, first_draw + n, CHUNK):
+        nothing = empty_totals(self._reduction, CPU)
+        totals = nothing.new_zeros((len(centers), len(nothing)))
+        for b, start in product(range(len(centers)), range(first_draw, first_draw + n, CHUNK)):
             some = min(CHUNK, first_draw + n - start)
-            for b in range(len(centers)):
-                (outputs,) = self._suffix.outputs_of_draws(
-                    *law,
-                    index[b : b + 1],
-                    start,
-                    some,
-                    centers[b : b + 1],
-                    torch.get_num_threads(),
-                    self._tile,
-                )
-                totals[b] += self._reduction.reduce(torch.from_numpy(outputs))
+            if not np.isfinite(centers[b]).all():
+                lost = torch.full((1, self._reduction.num_outputs), torch.nan)
+                totals[b] += some * self._reduction.reduce(lost)
+                continue
+            (outputs,) = packed.suffix.outputs_of_draws(
+                *law,
+                index[b : b + 1],
+                start,
+                some,
+                centers[b : b + 1],
+                torch.get_num_threads(),
+                self._tile,
+            )
+            totals[b] += self._reduction.reduce(torch.from_numpy(outputs))
         return self._reduction.tally(totals.numpy())
 
-    def _check_meaning(self) -> None:
-        """Refuse a compiled network that is not the module, on a trial of two random rows."""
-        generator = torch.Generator().manual_seed(0)
-        rows = torch.randn((2, *self._plan.noise_shape), generator=generator)
-        with stated_arithmetic(CPU):
-            theirs = in_arithmetic(self._plan.suffix, torch.float32)(rows.clone())
-        ours = torch.from_numpy(self._outputs(self._suffix, rows.flatten(1).numpy()))
-        finite = torch.isfinite(theirs)
-        scale = max([1e-30, *theirs[finite].abs().tolist()])
-        if not bool(((ours - theirs)[finite].abs() <= TRIAL_TOLERANCE * scale).all()):
-            raise UnsupportedModel(
-                "The compiled network and the module give different outputs; does its forward "
-                "depend on something outside its weights? Use backend='torch'."
-            )
+
+def _outputs(network: Any, rows: Any, tile: int) -> Any:
+    return network.outputs_of_rows(rows, torch.get_num_threads(), tile)
+
+
+def _check_meaning(plan: Plan, suffix: Any) -> None:
+    """Refuse a compiled network that is not the module, on a trial of two random rows."""
+    generator = torch.Generator().manual_seed(0)
+    rows = torch.randn((2, *plan.noise_shape), generator=generator)
+    with stated_arithmetic(CPU):
+        theirs = in_arithmetic(plan.suffix, torch.float32)(rows.clone())
+    ours = torch.from_numpy(_outputs(suffix, rows.flatten(1).numpy(), 0))
+    finite = torch.isfinite(theirs)
+    scale = max([1e-30, *theirs[finite].abs().tolist()])
+    if not bool(((ours - theirs)[finite].abs() <= TRIAL_TOLERANCE * scale).all()):
+        raise UnsupportedModel(
+            "The compiled network and the module give different outputs; does its forward "
+            "depend on something outside its weights? Use backend='torch'."
+        )
 
 
 def _exact_prefix(plan: Plan) -> Graph | None:
