@@ -3,6 +3,7 @@
 `PIXELDP_DATA`      folder with the field's data sets (see `pixeldp_fast.data`)
 `PIXELDP_NATIVE`    "0": do not use the compiled module, even where it is installed
 `PIXELDP_ISA`       "portable", "avx2" or "avx512": the widest instruction set the module may use
+`TRITON_INTERPRET`  Triton's own, "1": its kernels run in an interpreter on the CPU, for tests
 `CUDA_HOME`         the CUDA toolkit whose nvcc compiles the kernels in CUDA C++
 `XDG_CACHE_HOME`    folder of caches, ~/.cache where unset; compiled kernels go to pixeldp_fast/ in it
 
@@ -28,6 +29,11 @@ def data_folder() -> Path | None:
 def native_allowed() -> bool:
     """False when `PIXELDP_NATIVE=0`."""
     return os.environ.get("PIXELDP_NATIVE", "1") != "0"
+
+
+def triton_interpreted() -> bool:
+    """True when `TRITON_INTERPRET` is on, as Triton reads it."""
+    return os.environ.get("TRITON_INTERPRET", "0").lower() in ("1", "true", "on", "y", "yes")
 
 
 def cuda_home() -> Path | None:

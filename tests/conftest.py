@@ -1,10 +1,17 @@
 """Shared fixtures, and one profile for property tests: repeatable, without deadlines."""
 
+import os
+
 import pytest
+import torch
 from hypothesis import settings
 
 from pixeldp_fast import config
 from pixeldp_fast.noise.sampling import native_module
+
+# Triton reads this once, when the kernels are imported: without a GPU they run in its interpreter.
+if not torch.cuda.is_available():
+    os.environ.setdefault("TRITON_INTERPRET", "1")
 
 settings.register_profile("repeatable", derandomize=True, deadline=None, max_examples=60)
 settings.load_profile("repeatable")

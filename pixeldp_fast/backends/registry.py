@@ -11,14 +11,20 @@ from pixeldp_fast.backends.native import NativeBackend
 from pixeldp_fast.backends.pytorch import TorchBackend
 from pixeldp_fast.backends.reduction import AbstractReduction
 from pixeldp_fast.backends.reference import ReferenceBackend
+from pixeldp_fast.backends.triton.backend import TritonBackend
 from pixeldp_fast.errors import InvalidArgument, UnsupportedBackend
 from pixeldp_fast.noise.mechanism import AbstractMechanism
 from pixeldp_fast.plan.plan import Plan
 
 logger = logging.getLogger(__name__)
 
-BACKENDS: tuple[AbstractBackend, ...] = (NativeBackend(), TorchBackend(), ReferenceBackend())
-AUTO = ("native", "torch")  # fastest first; the reference is never chosen silently
+BACKENDS: tuple[AbstractBackend, ...] = (
+    TritonBackend(),
+    NativeBackend(),
+    TorchBackend(),
+    ReferenceBackend(),
+)
+AUTO = ("triton", "native", "torch")  # fastest first; the reference is never chosen silently
 
 
 def backend_names() -> list[str]:
@@ -48,7 +54,7 @@ def select(
     reasons: list[str] = []
     for candidate in AUTO if name == "auto" else (name,):
         support = by_name[candidate].supports(plan, mechanism, reduction, device, dtype=dtype)
-        if support.ok:
+        if support.ok and not (name == "auto" and support.only_named):
             if reasons:
                 logger.info("backend %s: %s", candidate, "; ".join(reasons))
             return by_name[candidate]

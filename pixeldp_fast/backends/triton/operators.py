@@ -1,0 +1,126 @@
+"""The noise and the heads as operators of torch: what compiles, traces or captures sees them.
+
+Importing this module imports Triton. Scalars travel as lists of integers, since an operator's
+arguments are of few types: a launch's draws as `words_of`, a configuration as its fields in order.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from pixeldp_fast.backends.triton import heads, noise
+from pixeldp_fast.backends.triton.draws import Draws
+
+_SEEDS = 2**64
+
+
+def words_of(draws: Draws) -> list[int]:
+    """All of a launch's draws but their scale; the seed as a signed integer of 64 bits."""
+    seed = draws.seed - _SEEDS if draws.seed >= _SEEDS // 2 else draws.seed
+    return [draws.law, seed, *draws[3:]]
+
+
+def _draws(scale: float, words: Sequence[int]) -> Draws:
+    law, seed, *others = words
+    return Draws(law, scale, seed % _SEEDS, *others)
+
+
+def fields_of(config: Any) -> list[int]:
+    """A configuration's fields, in order."""
+    return list(dataclasses.astuple(config))
+
+
+@torch.library.custom_op("pixeldp_fast::noisy", mutates_args=("out",))
+def noisy(
+    center: Tensor,
+    address: Tensor,
+    out: Tensor,
+    scale: Tensor | None,
+    shift: Tensor | None,
+    channels: int,
+    slope: float,
+    noise_scale: float,
+    words: list[int],
+    config: list[int],
+) -> None:
+    """`noise.noisy`."""
+    noise.noisy(
+        center,
+        address,
+        _draws(noise_scale, words),
+        out,
+        channels=channels,
+        scale=scale,
+        shift=shift,
+        slope=slope,
+        config=noise.NoiseConfig(*config),
+    )
+
+
+@torch.library.custom_op("pixeldp_fast::count", mutates_args=("table",))
+def count(logits: Tensor, table: Tensor, words: list[int], scores: str, config: list[int]) -> None:
+    """`heads.count`."""
+    heads.count(logits, _draws(1.0, words), table, scores=scores, config=heads.HeadConfig(*config))
+
+
+@torch.library.custom_op("pixeldp_fast::pool_dense_count", mutates_args=("table",))
+def pool_dense_count(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor,
+    table: Tensor,
+    words: list[int],
+    scores: str,
+    config: list[int],
+) -> None:
+    """`heads.pool_dense_count`."""
+    heads.pool_dense_count(
+        x,
+        weight,
+        bias,
+        _draws(1.0, words),
+        table,
+        scores=scores,
+        config=heads.HeadConfig(*config),
+    )
+
+
+@torch.library.custom_op("pixeldp_fast::dense_dense_count", mutates_args=("table",))
+def dense_dense_count(
+    x: Tensor,
+    w1: Tensor,
+    b1: Tensor,
+    w2: Tensor,
+    b2: Tensor,
+    table: Tensor,
+    words: list[int],
+    slope: float,
+    scores: str,
+    config: list[int],
+) -> None:
+    """`heads.dense_dense_count`."""
+    heads.dense_dense_count(
+        x,
+        w1,
+        b1,
+        w2,
+        b2,
+        _draws(1.0, words),
+        table,
+        slope=slope,
+        scores=scores,
+        config=heads.HeadConfig(*config),
+    )
+
+
+def _nothing(*_: Any) -> None:
+    """What an operator that only writes into its arguments does to their shapes."""
+
+
+for _operator in (noisy, count, pool_dense_count, dense_dense_count):
+    _operator.register_fake(_nothing)
