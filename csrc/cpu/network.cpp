@@ -214,10 +214,32 @@ void Network::finish(int output) {
   lay_out();
 }
 
-// First fit: every value at the lowest place that no value living at the same time takes.
+// The value in whose place a step may write its own: one that dies there, of the same size, read at
+// no other element than the one written. Winograd's tiles read the residual when they write; direct
+// convolutions keep unfinished sums in their output, and nothing may lie in the way of a source.
+int Network::replaced(const Step& step) const {
+  const bool elementwise =
+      std::holds_alternative<Add>(step.op) || std::holds_alternative<Affine>(step.op);
+  const bool tiles = std::holds_alternative<Winograd>(step.op) && step.other != step.x;
+  const int candidate = elementwise ? step.x : tiles ? step.other : -1;
+  if (candidate < 0) return -1;
+  const Value& before = values_[static_cast<std::size_t>(candidate)];
+  const Value& after = values_[static_cast<std::size_t>(step.y)];
+  return before.last == after.first && before.shape.size() == after.shape.size() ? candidate : -1;
+}
+
+// In place where a step allows it, which spares fetching the lines that it writes. Otherwise first
+// fit: at the lowest place that no value living at the same time takes.
 void Network::lay_out() {
   std::vector<const Value*> placed;
   for (Value& value : values_) {
+    const int before =
+        value.first < 0 ? -1 : replaced(steps_[static_cast<std::size_t>(value.first)]);
+    if (before >= 0) {
+      value.offset = values_[static_cast<std::size_t>(before)].offset;
+      placed.push_back(&value);
+      continue;
+    }
     std::vector<std::pair<std::int64_t, std::int64_t>> taken;
     for (const Value* other : placed) {
       if (other->last >= value.first) {

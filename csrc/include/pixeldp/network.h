@@ -85,6 +85,7 @@ class Network {
   const float* keep(std::vector<float> numbers);
   const std::int64_t* keep(std::vector<std::int64_t> numbers);
   void step(std::size_t i, float* arena, std::int64_t blocks) const;
+  int replaced(const Step& step) const;
   void lay_out();
 
   Kernels kernels_;
