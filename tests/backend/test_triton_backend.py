@@ -10,7 +10,12 @@ from torch import nn
 from pixeldp_fast import Gaussian, Laplace, SmoothedClassifier, config
 from pixeldp_fast.backends.reduction import RealParts, SoftmaxSums, Votes
 from pixeldp_fast.backends.registry import select
+from pixeldp_fast.backends.triton import engine, operators
 from pixeldp_fast.backends.triton.backend import TritonBackend, graph_of
+from pixeldp_fast.backends.triton.compiling import compiled
+from pixeldp_fast.backends.triton.draws import Draws
+from pixeldp_fast.backends.triton.executor import aligned, anywhere
+from pixeldp_fast.backends.triton.operators import words_of
 from pixeldp_fast.backends.triton.segments import (
     DenseHead,
     PoolHead,
@@ -27,6 +32,7 @@ from pixeldp_fast.plan.interpret import interpret
 from pixeldp_fast.plan.lower import lower
 from pixeldp_fast.plan.passes import optimised
 from pixeldp_fast.plan.plan import make_plan
+from tests.helpers.capture import Capture
 from tests.helpers.networks import K, conv_behind_prefix, examples, mlp, plan_of
 
 CPU = torch.device("cpu")
@@ -89,7 +95,20 @@ def opaque():
     return nn.Identity(), Gelu(), (2, 6, 6)
 
 
+def one_kernel():
+    """Three dense layers, the first reading a map, all in one kernel."""
+    layers = (nn.Flatten(), nn.Linear(75, 24), nn.ReLU(), nn.Linear(24, 17), nn.LeakyReLU(0.3))
+    return nn.Conv2d(2, 3, 2), nn.Sequential(*layers, nn.Linear(17, K)), (2, 6, 6)
+
+
+def wide():
+    """Dense layers too wide for one kernel."""
+    return nn.Identity(), nn.Sequential(nn.Linear(7, 260), nn.ReLU(), nn.Linear(260, K)), (7,)
+
+
 PATHS = {
+    "one_kernel": one_kernel,
+    "wide": wide,
     "residual": residual,
     "two_layers": two_layers,
     "opaque": opaque,
@@ -122,8 +141,8 @@ def exact_logits(plan, mechanism, x, index, first, n):
 def test_every_path_counts_what_the_definition_says(network, reduction, dtype):
     plan, mechanism = plan_of(network), Gaussian(0.5)
     x, index = examples(plan, 2), np.array([7, 3])
-    engine = prepared(plan, reduction, dtype=None if dtype == torch.float32 else dtype)
-    tally = engine.run(x, index, STREAM, 120, 140)
+    made = prepared(plan, reduction, dtype=None if dtype == torch.float32 else dtype)
+    tally = made.run(x, index, STREAM, 120, 140)
     exact = exact_logits(plan, mechanism, x, index, 120, 140)
     # The interpreter truncates float32 to bfloat16: a whole last place is allowed per layer.
     allowed = {torch.float32: 1e-5, torch.bfloat16: 0.05, torch.float16: 0.01}[dtype]
@@ -144,13 +163,13 @@ def test_every_path_counts_what_the_definition_says(network, reduction, dtype):
 @each_path
 def test_the_tally_is_the_same_however_it_is_split(network):
     plan = plan_of(network)
-    engine = prepared(plan, SoftmaxSums(K))
+    made = prepared(plan, SoftmaxSums(K))
     x, index = examples(plan, 2), np.array([0, 2**32 - 2])
-    whole = engine.run(x, index, STREAM, 100, 130)
-    parts = [engine.run(x, index, STREAM, first, n) for first, n in ((100, 28), (128, 102))]
+    whole = made.run(x, index, STREAM, 100, 130)
+    parts = [made.run(x, index, STREAM, first, n) for first, n in ((100, 28), (128, 102))]
     assert parts[0] + parts[1] == whole
-    assert engine.run(x[1:], index[1:], STREAM, 100, 130) == whole.take(np.array([1]))
-    assert engine.run(x, index, STREAM, 100, 130) == whole
+    assert made.run(x[1:], index[1:], STREAM, 100, 130) == whole.take(np.array([1]))
+    assert made.run(x, index, STREAM, 100, 130) == whole
 
 
 @interpreted
@@ -182,13 +201,13 @@ def test_real_outputs_are_reduced_by_torch():
 @each_path
 def test_edited_weights_are_noticed(network):
     plan = plan_of(network)
-    engine = prepared(plan, Votes(K))
+    made = prepared(plan, Votes(K))
     x, index = examples(plan, 1), np.array([0])
-    before = engine.run(x, index, STREAM, 0, 128)
+    before = made.run(x, index, STREAM, 0, 128)
     with torch.no_grad():
         for weight in plan.suffix.parameters():
             weight.neg_()
-    after = engine.run(x, index, STREAM, 0, 128)
+    after = made.run(x, index, STREAM, 0, 128)
     assert after != before
     assert after == prepared(plan, Votes(K)).run(x, index, STREAM, 0, 128)
 
@@ -211,6 +230,9 @@ def test_the_arithmetic_names_what_decides_bits():
     for part in ("triton 3.", torch.__version__, "bfloat16", "tile 256", "aligned", "noise(rows"):
         assert part in text
     assert "eager graph of 2 > pool_dense(rows" in text
+    plan = plan_of(one_kernel)
+    assert " mlp(rows" in prepared(plan, Votes(K)).arithmetic
+    assert "> reduced by torch" in prepared(plan, Capture(K)).arithmetic
 
 
 @interpreted
@@ -361,3 +383,98 @@ def test_graph_modules_mean_what_the_graph_means(module):
     if head.ndim == 4:
         head = head.permute(0, 3, 1, 2)
     assert torch.allclose(head.flatten(1), want, atol=1e-5)
+
+
+@interpreted
+@pytest.mark.parametrize("network", [residual, opaque, two_layers], ids=lambda f: f.__name__)
+def test_compiled_suffixes(network, monkeypatch):
+    plan = plan_of(network)
+    x, index = examples(plan, 2), np.array([3, 1])
+    plain = prepared(plan, SoftmaxSums(K)).run(x, index, STREAM, 0, 130)
+    monkeypatch.setattr(engine, "ways", lambda device: ((True, False),))
+    made = prepared(plan, SoftmaxSums(K))
+    assert "compiled" in made.arithmetic
+    tally = made.run(x, index, STREAM, 0, 130)
+    assert np.abs(tally.counts - plain.counts).sum() <= 2
+    assert np.abs(tally.sums - plain.sums).max() <= 130 * 4
+
+
+@interpreted
+def test_what_does_not_compile_runs_plainly_and_says_so(monkeypatch):
+    plan = plan_of(opaque)
+    monkeypatch.setattr(engine, "ways", lambda device: ((True, False),))
+    plan.suffix.register_forward_hook(lambda module, args, out: print(end="") or out)
+    made = prepared(plan, Votes(K))
+    assert "eager module" in made.arithmetic
+
+
+@interpreted
+@pytest.mark.parametrize(("first", "n"), [(0, 128), (5, 3), (126, 260)])
+def test_both_placements_cover_every_draw_once(first, n):
+    asked = Draws(0, 1.0, 1, 1, first, n, 3, 0)
+    for place in (anywhere, aligned):
+        seen = []
+        for launch in place(asked, 128):
+            rows = range(128)[launch.kept]
+            assert len(rows) <= 128
+            for i, row in enumerate(rows):
+                g = launch.draws.first_row + row
+                b, draw = divmod(g, launch.draws.n)
+                counted = divmod(launch.counted.first_row + i, launch.counted.n)
+                if launch.first + b < launch.last:
+                    seen.append((launch.first + b, launch.draws.first_draw + draw))
+                    where = launch.first + counted[0], launch.counted.first_draw + counted[1]
+                    assert where == seen[-1]
+                    assert place is anywhere or seen[-1][1] % 128 == row
+        assert seen == [(b, draw) for b in range(3) for draw in range(first, first + n)]
+
+
+@interpreted
+@each_path
+def test_packed_tiles_count_the_same(network, monkeypatch):
+    plan = plan_of(network)
+    x, index = examples(plan, 3), np.array([3, 1, 6])
+    for reduction in (Votes(K), Capture(K)):
+        made = prepared(plan, reduction)
+        tidy = made.run(x, index, STREAM, 7, 60)
+        made._place = anywhere
+        packed = made.run(x, index, STREAM, 7, 60)
+        if isinstance(reduction, Votes):
+            assert np.abs(packed.counts - tidy.counts).sum() <= 2
+        else:
+            first, second = reduction.outputs().split(180)
+            assert torch.allclose(first, second, atol=1e-5)
+
+
+@interpreted
+def test_operators_say_what_they_do():
+    f32, config = torch.zeros, [128, 0, 0, 4, 1]
+    words = words_of(Draws(0, 1.0, 2**64 - 1, 1, 0, 64, 2, 0))
+    address, table = torch.arange(2), torch.zeros(2, K + 1, dtype=torch.int64)
+    tiles = [128, 1, 4, 4]
+    noisy = (f32(2, 12), address, f32(128, 12), None, None, 1, 1.0, 0.5, words, tiles)
+    torch.library.opcheck(operators.noisy, noisy)
+    torch.library.opcheck(operators.count, (f32(128, K), table, words, "votes", config))
+    config[2] = 16
+    pool = (f32(128, 4, 5), f32(K, 5), f32(K), table, words, "votes", config)
+    torch.library.opcheck(operators.pool_dense_count, pool)
+    config[1] = 16
+    two = (f32(128, 5), f32(9, 5), f32(9), f32(K, 9), f32(K), table, words, 0.0, "votes", config)
+    torch.library.opcheck(operators.dense_dense_count, two)
+
+
+def test_every_engine_is_compiled_however_many_there_are():
+    x = torch.randn(6, 5)
+    for i in range(12):
+        layer = nn.Linear(5, i + 1)
+        with torch.inference_mode():
+            assert torch.equal(compiled(layer, backend="eager")(x), layer(x))
+
+
+def test_what_cannot_be_compiled_whole_is_an_error():
+    def network(x):
+        print(x)
+        return x
+
+    with pytest.raises(RuntimeError):
+        compiled(network, backend="eager")(torch.ones(2))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -11,11 +11,13 @@ from pixeldp_fast.backends.arithmetic import Evaluate, in_arithmetic
 from pixeldp_fast.backends.reduction import AbstractReduction, SoftmaxSums, Votes
 from pixeldp_fast.backends.triton import heads, noise, operators, tuning
 from pixeldp_fast.backends.triton.checks import TRIAL_ADDRESS, trial_draws
+from pixeldp_fast.backends.triton.compiling import compiled
 from pixeldp_fast.backends.triton.draws import Draws
 from pixeldp_fast.backends.triton.executor import Counter, Noisy, channels_last
 from pixeldp_fast.backends.triton.fused import Scores, Target, floats, fused_head
 from pixeldp_fast.backends.triton.segments import Prologue, split_head, split_prologue
 from pixeldp_fast.backends.triton.suffix import GraphModule
+from pixeldp_fast.backends.triton.whole import Whole, whole
 from pixeldp_fast.noise.mechanism import AbstractMechanism
 from pixeldp_fast.plan.interpret import activated
 from pixeldp_fast.plan.ops import Activation, Graph
@@ -38,6 +40,8 @@ class Assembly:
         Counts; None for reductions without a kernel.
     logits : callable
         From what the head reads to float outputs [rows, K], in torch.
+    whole : callable or None
+        Where one kernel does all of it, that; the others are then for checks and `outputs`.
     words : str
         Everything here on which bits depend.
     """
@@ -48,6 +52,7 @@ class Assembly:
     head: Counter | None
     logits: Evaluate
     words: str
+    whole: Whole | None = None
 
 
 def scores_of(reduction: AbstractReduction) -> Scores | None:
@@ -60,14 +65,38 @@ def scores_of(reduction: AbstractReduction) -> Scores | None:
 
 
 def assembled(
-    plan: Plan, graph: Graph | None, reduction: AbstractReduction, target: Target
+    plan: Plan,
+    graph: Graph | None,
+    reduction: AbstractReduction,
+    target: Target,
+    *,
+    compiling: bool,
 ) -> Assembly:
-    """The engine's parts; the weights are copied as they are now."""
+    """The engine's parts; the weights are copied as they are now.
+
+    With `compiling`, the network's first call compiles it, and raises where that fails.
+    """
     scores = scores_of(reduction)
+    single = whole(graph, scores, target)
+    compiling = compiling and single is None
+    parts = _parts(plan, graph, reduction, target, scores, compiling)
+    return parts if single is None else replace(parts, whole=single[0], words=single[1])
+
+
+def _parts(
+    plan: Plan,
+    graph: Graph | None,
+    reduction: AbstractReduction,
+    target: Target,
+    scores: Scores | None,
+    compiling: bool,
+) -> Assembly:
+    how = "compiled" if compiling else "eager"
+    made = compiled if compiling else lambda network: network
     if graph is None:
         layout = torch.channels_last if len(plan.noise_shape) == 3 else torch.contiguous_format
         module = in_arithmetic(plan.suffix, target.dtype, layout)
-        network, how = compiled(_on_channels_last(module), target.device)
+        network = made(_on_channels_last(module))
         front = _noise(plan, Prologue(), target)
         return _with_count(front, network, scores, reduction, target, f"{how} module")
     prologue, behind = split_prologue(graph)
@@ -75,33 +104,21 @@ def assembled(
     # IEEE float32 products have no tensor cores to go to: a wide layer is left to the library.
     body, head = split_head(behind, two_layers=target.dtype != torch.float32)
     if head is None or scores is None or plan.num_outputs > heads.MAX_CLASSES:
-        network, how = compiled(GraphModule(behind, target.dtype, target.device), target.device)
+        network = made(GraphModule(behind, target.dtype, target.device))
         words = f"{how} graph of {len(behind.nodes)}"
         return _with_count(front, network, scores, reduction, target, words)
     counter, logits, named = fused_head(head, scores, target)
     if not body.nodes:  # the head reads the noise as it is in memory
         words = f"{front.words} > {named}"
         return Assembly(front.noisy, front.behind, None, counter, logits, words)
-    module = GraphModule(body, target.dtype, target.device, for_head=True)
-    network, how = compiled(module, target.device)
+    network = made(GraphModule(body, target.dtype, target.device, for_head=True))
     words = f"{front.words} > {how} graph of {len(body.nodes)} > {named}"
     return Assembly(front.noisy, front.behind, network, counter, logits, words)
 
 
 def _on_channels_last(module: Evaluate) -> Evaluate:
-    """The module with its outputs in memory as the heads read them."""
+    """The module with its outputs in the memory that heads read."""
     return lambda x: module(x).contiguous()
-
-
-def compiled(network: Evaluate, device: torch.device) -> tuple[Evaluate, str]:
-    """`network` by torch.compile for one fixed shape on a GPU, as it is in the interpreter.
-
-    Nothing is searched by timing: the same program is made wherever torch and device are the same.
-    """
-    if device.type != "cuda":
-        return network, "eager"
-    options = {"max_autotune": False, "deterministic": True}
-    return torch.compile(network, dynamic=False, options=options), "compiled"  # type: ignore[arg-type]
 
 
 def plain_noise(plan: Plan, mechanism: AbstractMechanism, device: torch.device) -> Tensor:

@@ -18,12 +18,13 @@ from pixeldp_fast.backends.tally import Tally
 from pixeldp_fast.backends.tiles import check_rows_alone, empty_totals, own
 from pixeldp_fast.backends.triton import checks
 from pixeldp_fast.backends.triton.assembly import Assembly, assembled, plain_noise, scores_of
+from pixeldp_fast.backends.triton.compiling import quiet
 from pixeldp_fast.backends.triton.draws import Draws
 from pixeldp_fast.backends.triton.executor import Pipeline, aligned, anywhere, pinned
 from pixeldp_fast.backends.triton.fused import Scores, Target
 from pixeldp_fast.backends.triton.heads import table_width
 from pixeldp_fast.backends.triton.tuning import machines, name_of
-from pixeldp_fast.backends.triton.workspace import missing, padded_rows, rows_for
+from pixeldp_fast.backends.triton.workspace import ROWS_LIMITS, missing, padded_rows, rows_for
 from pixeldp_fast.errors import UnsupportedBackend
 from pixeldp_fast.noise.mechanism import AbstractMechanism
 from pixeldp_fast.noise.stream import Stream
@@ -35,6 +36,11 @@ from pixeldp_fast.types import IntArray
 logger = logging.getLogger(__name__)
 
 GraphOf = Callable[..., Graph | None]
+
+
+def ways(device: torch.device) -> tuple[tuple[bool, bool], ...]:
+    """How a suffix may run other than plainly, best first: (compiled, as a CUDA graph)."""
+    return ((True, True), (True, False), (False, True)) if device.type == "cuda" else ()
 
 
 class TritonEngine(AbstractEngine):
@@ -77,35 +83,45 @@ class TritonEngine(AbstractEngine):
         if lacking is not None:
             raise UnsupportedBackend(f"triton: {lacking}.")
         self._rows = rows
-        with pinned(device):
-            self._parts = assembled(self._plan, graph, self._reduction, Target(device, dtype))
-            self._pipeline = self._built(self._parts)
+        with pinned(device), quiet():
+            self._parts, self._pipeline = self._built(graph)
             self._place = aligned
             self._check(graph)
 
-    def _built(self, parts: Assembly) -> Pipeline:
-        shape, captured = self._plan.noise_shape, self._device.type == "cuda"
+    def _built(self, graph: Graph | None) -> tuple[Assembly, Pipeline]:
+        """Compiled and as a CUDA graph where that goes; what goes decides bits, and is recorded."""
+        target = Target(self._device, self._dtype)
+        for compiling, captured in ways(self._device):
+            parts = assembled(self._plan, graph, self._reduction, target, compiling=compiling)
+            try:
+                return parts, self._tried(parts, captured=captured)
+            except torch.OutOfMemoryError as error:
+                raise UnsupportedBackend(
+                    f"triton: a tile of {self._rows} draws does not fit {self._device}; name a "
+                    "smaller `tile` or torch.bfloat16."
+                ) from error
+            except RuntimeError as error:
+                cause = str(error).strip().split("\n")[0]
+                way = f"compiled={compiling}, CUDA graph={captured}"
+                logger.info("triton: the suffix does not run with %s: %s", way, cause)
+        parts = assembled(self._plan, graph, self._reduction, target, compiling=False)
+        return parts, self._tried(parts, captured=False)
 
-        def build(captured: bool) -> Pipeline:
-            return Pipeline(
-                shape,
-                self._rows,
-                self._dtype,
-                self._device,
-                parts.noisy,
-                parts.network,
-                captured=captured,
-            )
-
-        try:
-            return build(captured)
-        except RuntimeError as error:
-            if not captured:
-                raise
-            # The same kernels in the same order, launched one by one: slower, and no other bits.
-            cause = str(error).strip().split("\n")[0]
-            logger.info("triton: the suffix does not go into a CUDA graph: %s", cause)
-            return build(False)
+    def _tried(self, parts: Assembly, *, captured: bool) -> Pipeline:
+        """A pipeline that has run once."""
+        if parts.whole is not None:
+            self._rows, captured = ROWS_LIMITS[0], False
+        pipeline = Pipeline(
+            self._plan.noise_shape,
+            self._rows,
+            self._dtype,
+            self._device,
+            parts.noisy,
+            parts.network,
+            captured=captured,
+        )
+        pipeline.evaluated(torch.zeros((), device=self._device))
+        return pipeline
 
     def _check(self, graph: Graph | None) -> None:
         """Refuse, before any certificate, what is wrong on this device or with this suffix."""
@@ -115,7 +131,11 @@ class TritonEngine(AbstractEngine):
         features = trial.repeat(rows // len(trial), *(1 for _ in shape))
         if graph is None:
             check_rows_alone(self._logits, shape, rows, self._dtype, self._device)
-        if self._device.type == "cuda" and checks.blind_to_place(self._logits, features):
+        if (
+            self._device.type == "cuda"
+            and self._parts.whole is None
+            and checks.blind_to_place(self._logits, features)
+        ):
             self._place = anywhere
         ours = self._logits(features)[: len(trial)]
         checks.check_meaning(self._plan, graph, trial, ours, self._dtype)
@@ -134,7 +154,10 @@ class TritonEngine(AbstractEngine):
         launch = next(iter(anywhere(draws, self._rows)))
         made = self._pipeline.launched(center, address, launch)
         table = self._empty_table(1, scores)
-        self._parts.head(made, draws, table)
+        if self._parts.whole is not None:
+            self._parts.whole(center, address, draws, table)
+        else:
+            self._parts.head(made, draws, table)
         checks.check_counts(table[0], self._parts.logits(made), self._dtype)
 
     def _empty_table(self, examples: int, scores: Scores) -> Tensor:
@@ -151,10 +174,10 @@ class TritonEngine(AbstractEngine):
         """Everything on which the bits of a draw's outputs depend."""
         where = " ".join(machines(self._device))
         placed = "anywhere" if self._place is anywhere else "aligned"
+        tiles = "" if self._parts.whole is not None else f"tile {self._rows} {placed} "
         return (
             f"triton {triton.__version__} pixeldp_fast {__version__} torch {torch.__version__} "
-            f"{name_of(self._dtype)} {where} {machine(self._device)} tile {self._rows} {placed} "
-            f"{self._parts.words}"
+            f"{name_of(self._dtype)} {where} {machine(self._device)} {tiles}{self._parts.words}"
         )
 
     def run(self, x: Tensor, index: IntArray, stream: Stream, first_draw: int, n: int) -> Tally:
@@ -185,7 +208,10 @@ class TritonEngine(AbstractEngine):
             return torch.where(finite[:, None], totals, self._lost(n, finite, empty))
         classes = self._reduction.num_outputs
         table = self._empty_table(len(x), scores)
-        self._pipeline.count(center, address, asked, table, self._parts.head, self._place)
+        if self._parts.whole is not None:
+            self._parts.whole(center, address, asked, table)
+        else:
+            self._pipeline.count(center, address, asked, table, self._parts.head, self._place)
         # Features that are not finite: noise cannot hide them, every draw counts as lost.
         lost = torch.zeros_like(table[0])
         lost[classes] = n

@@ -35,7 +35,7 @@ def fused_head(head: Head, scores: Scores, target: Target) -> Made:
 
 
 def _pool(head: PoolHead, scores: Scores, target: Target) -> Made:
-    weight, bias = _weights(head.weight, target), floats(head.bias, target.device)
+    weight, bias = weights(head.weight, target), floats(head.bias, target.device)
     classes, channels = weight.shape
     config = tuning.chosen(
         "pool_dense",
@@ -60,7 +60,7 @@ def _pool(head: PoolHead, scores: Scores, target: Target) -> Made:
 
 
 def _two(head: DenseHead, scores: Scores, target: Target) -> Made:
-    (w1, w2) = (_weights(weight, target) for weight, _ in (head.hidden, head.last))
+    (w1, w2) = (weights(weight, target) for weight, _ in (head.hidden, head.last))
     (b1, b2) = (floats(bias, target.device) for _, bias in (head.hidden, head.last))
     hidden, inputs = w1.shape
     config = tuning.chosen(
@@ -84,7 +84,8 @@ def _two(head: DenseHead, scores: Scores, target: Target) -> Made:
     return count, logits, tuning.described("dense_dense", config)
 
 
-def _weights(tensor: Tensor, target: Target) -> Tensor:
+def weights(tensor: Tensor, target: Target) -> Tensor:
+    """A copy in the dtype of the products."""
     return tensor.detach().to(target.device, target.dtype).clone().contiguous()
 
 
