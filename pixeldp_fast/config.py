@@ -5,7 +5,7 @@
 `PIXELDP_ISA`       "portable", "avx2" or "avx512": the widest instruction set the module may use
 `TRITON_INTERPRET`  Triton's own, "1": its kernels run in an interpreter on the CPU, for tests
 `CUDA_HOME`         the CUDA toolkit whose nvcc compiles the kernels in CUDA C++
-`XDG_CACHE_HOME`    folder of caches, ~/.cache where unset; compiled kernels go to pixeldp_fast/ in it
+`XDG_CACHE_HOME`    folder of caches, ~/.cache where unset; compiled kernels: pixeldp_fast/ in it
 
 At build time `PIXELDP_PURE_PYTHON=1` makes a wheel without the compiled module.
 """

@@ -152,7 +152,7 @@ def _noise(plan: Plan, prologue: Prologue, target: Target) -> _Front:
         channels = len(scale)
     config = tuning.chosen(
         "noise",
-        tuning.shape_class(channels, coordinates),
+        tuning.shape_of(channels, coordinates),
         target.dtype,
         target.device,
         noise.default_config(channels, coordinates),
@@ -201,7 +201,7 @@ def _with_count(
             front.noisy, front.behind, network, None, same, f"{words} > reduced by torch"
         )
     classes = reduction.num_outputs
-    shape, default = tuning.shape_class(classes), heads.count_config(classes)
+    shape, default = tuning.shape_of(classes), heads.count_config(classes)
     config = tuning.chosen("count", shape, target.dtype, target.device, default)
     fields = operators.fields_of(config)
 

@@ -39,7 +39,7 @@ def _pool(head: PoolHead, scores: Scores, target: Target) -> Made:
     classes, channels = weight.shape
     config = tuning.chosen(
         "pool_dense",
-        tuning.shape_class(head.pixels, channels, classes),
+        tuning.shape_of(head.pixels, channels, classes),
         target.dtype,
         target.device,
         heads.pool_dense_config(classes, channels, target.dtype),
@@ -65,7 +65,7 @@ def _two(head: DenseHead, scores: Scores, target: Target) -> Made:
     hidden, inputs = w1.shape
     config = tuning.chosen(
         "dense_dense",
-        tuning.shape_class(inputs, hidden, len(w2)),
+        tuning.shape_of(inputs, hidden, len(w2)),
         target.dtype,
         target.device,
         heads.dense_dense_config(inputs, hidden, len(w2), target.dtype),

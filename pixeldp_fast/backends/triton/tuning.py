@@ -7,23 +7,60 @@ has no line, a kernel's own default runs, which was chosen from compiled code an
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterator, Mapping
+from contextvars import ContextVar
+from dataclasses import replace
 from functools import cache
 from importlib.resources import files
-from typing import Any, TypeVar
+from typing import Any, TypeAlias, TypeVar
 
 import torch
 
 Config = TypeVar("Config")
+Line: TypeAlias = Mapping[str, Any]
 NAME = "tunings.json"
 INTERPRETED_ROWS = 128  # the least tile
 
 
-def shape_class(*sizes: int) -> str:
-    """The sizes, each rounded up to a power of two: shapes of one class share a configuration."""
-    return "x".join(str(1 << max(size - 1, 0).bit_length()) for size in sizes)
+@dataclasses.dataclass(frozen=True)
+class Request:
+    """A configuration that was asked for: its key, and what runs without a line for it."""
+
+    kernel: str
+    shape: str
+    dtype: str
+    machine: str
+    default: Any
+
+
+@dataclasses.dataclass
+class Trial:
+    """Lines that go before the table's, and what was asked for meanwhile."""
+
+    lines: tuple[Line, ...]
+    requests: list[Request]
+
+
+_TRIAL: ContextVar[Trial | None] = ContextVar("trial", default=None)
+
+
+@contextlib.contextmanager
+def trial(*lines: Line) -> Iterator[Trial]:
+    """Engines prepared within run with these lines: for measuring them, and for tests."""
+    made = Trial(lines, [])
+    token = _TRIAL.set(made)
+    try:
+        yield made
+    finally:
+        _TRIAL.reset(token)
+
+
+def shape_of(*sizes: int) -> str:
+    """The sizes exactly: what fits one shape may not fit the next."""
+    return "x".join(map(str, sizes))
 
 
 def machines(device: torch.device) -> tuple[str, ...]:
@@ -35,29 +72,27 @@ def machines(device: torch.device) -> tuple[str, ...]:
 
 
 def chosen(
-    kernel: str,
-    shape: str,
-    dtype: torch.dtype,
-    device: torch.device,
-    default: Config,
-    *,
-    table: Iterable[Mapping[str, Any]] | None = None,
+    kernel: str, shape: str, dtype: torch.dtype, device: torch.device, default: Config
 ) -> Config:
     """`default`, a frozen dataclass, with what the table says for this kernel, shape and device.
 
     In the interpreter, where programs cost and values do not, a program takes a whole tile's rows.
     """
     if device.type != "cuda":
-        return dataclasses.replace(default, rows=INTERPRETED_ROWS)  # type: ignore[type-var]
-    lines = shipped() if table is None else table
-    for machine in machines(device):
+        default = replace(default, rows=INTERPRETED_ROWS)  # type: ignore[type-var]
+    names, now = machines(device), _TRIAL.get()
+    lines = shipped()
+    if now is not None:
+        now.requests.append(Request(kernel, shape, name_of(dtype), names[0], default))
+        lines = (*now.lines, *lines)
+    for machine in names:
         for line in lines:
             if key_of(line) == (kernel, shape, name_of(dtype), machine):
-                return dataclasses.replace(default, **line["config"])  # type: ignore[type-var]
+                return replace(default, **line["config"])  # type: ignore[type-var]
     return default
 
 
-def key_of(line: Mapping[str, Any]) -> tuple[str, str, str, str]:
+def key_of(line: Line) -> tuple[str, str, str, str]:
     """What a line of the table is about."""
     return line["kernel"], line["shape"], line["dtype"], line["device"]
 
@@ -69,12 +104,12 @@ def described(kernel: str, config: Any) -> str:
 
 
 def name_of(dtype: torch.dtype) -> str:
-    """ "float32" and the like."""
+    """The dtype without `torch.`."""
     return str(dtype).removeprefix("torch.")
 
 
 @cache
-def shipped() -> tuple[Mapping[str, Any], ...]:
+def shipped() -> tuple[Line, ...]:
     """The table that came with the package."""
     text = files("pixeldp_fast.backends.triton").joinpath(NAME).read_text()
     return tuple(json.loads(text)["lines"])

@@ -27,7 +27,7 @@ def whole(graph: Graph | None, scores: Scores | None, target: Target) -> tuple[W
         return None
     config = tuning.chosen(
         "mlp",
-        tuning.shape_class(*chain.widths),
+        tuning.shape_of(*chain.widths),
         target.dtype,
         target.device,
         mlp.mlp_config(hidden, classes, target.dtype),
