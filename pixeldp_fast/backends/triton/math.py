@@ -231,9 +231,9 @@ def count_rows(
         below = tl.where(usable, logits, 0.0).to(tl.float64) - tl.where(finite, top, 0.0).to(
             tl.float64
         ).expand_dims(1)
-        powers = tl.where(real, tl.exp(below), 0.0)
-        share = powers / tl.sum(powers, axis=1)[:, None]
-        score = tl.where(finite[:, None], share * 1048576.0, 0.0).to(tl.int64)
+        powers = tl.where(real, tl.exp(below), 0.0)  # of a row that is lost: 1 each, not used
+        unit = 1048576.0 / tl.sum(powers, axis=1)  # one division a row: each takes a subroutine
+        score = tl.where(usable, powers * unit[:, None], 0.0).to(tl.int64)
     line = table + first_example.to(tl.int64) * width + column  # [1, PADDED]
     for example in range(first_example, last_example + 1):
         mine = counted & (examples == example)
