@@ -15,6 +15,11 @@ from bench import (
     cohen,
     demo,
     engine,
+    gpu_cases,
+    gpu_machine,
+    gpu_profile,
+    gpu_run,
+    gpu_tune,
     hardware,
     ledger,
     memory,
@@ -26,6 +31,7 @@ from bench import (
 )
 
 REPORT = "report"
+ENGINE, GPU, TUNE = "engine", "gpu", "tune"
 WIDTH = 120  # columns of the tables where the output is no wider terminal
 
 
@@ -54,14 +60,21 @@ def _of_model(run: Callable[[Path], list[ledger.Row]]) -> Callable[[Words], list
     return call
 
 
+def _tune(_: Words) -> list[ledger.Row]:
+    from bench import gpu_tune
+
+    return gpu_tune.run()
+
+
 MEASUREMENTS = {
-    "engine": Measurement("networks x contenders", lambda words: engine.run(words.networks)),
+    ENGINE: Measurement("networks x contenders", lambda words: engine.run(words.networks)),
     "cohen": Measurement("a certificate against Cohen's loop", lambda _: cohen.run()),
     "demo": Measurement("the demo in a fresh process", lambda _: demo.run()),
     "noise": Measurement("noise per core", lambda _: noise.run()),
     "statistics": Measurement("confidence intervals", lambda _: statistics.run()),
     "memory": Measurement("peak memory against n", lambda _: memory.run()),
     "tiles": Measurement("the price of one fixed shape", lambda _: tiles.run()),
+    "tune": Measurement("the GPU kernels' configurations, into the package's table", _tune),
     "mnist-vote": Measurement("accuracy of the vote", _of_model(mnist.vote), needs_model=True),
     "mnist-certified": Measurement(
         "certified accuracy", _of_model(mnist.certified), needs_model=True
@@ -77,19 +90,33 @@ def main(arguments: Sequence[str] | None = None, prog: str = "python -m bench") 
         parser.print_help()
         return
     if given.model is None and any(
-        name != REPORT and MEASUREMENTS[name].needs_model for name in given.case
+        name in MEASUREMENTS and MEASUREMENTS[name].needs_model for name in given.case
     ):
         parser.error("--model FOLDER is needed, made by: pixeldp-fast train mnist --out FOLDER")
+    for name, known in ((ENGINE, cases.CASES), (GPU, gpu_cases.CASES)):
+        strange = set(given.networks) - {case.name for case in known}
+        if name in given.case and strange:
+            parser.error(f"{name} has no network {', '.join(sorted(strange))}")
     words = Words(given.model, given.networks)
     for name in given.case:
         if name == REPORT:
             report.render()
+        elif name == GPU and given.profile:
+            gpu_profile.report(given.networks)
+        elif name == GPU:
+            rows = gpu_run.run(given.networks)
+            Console(width=max(WIDTH, Console().width)).print(_table(rows))
+        elif name == TUNE:
+            slug, stamped = gpu_machine.present().slug, ledger.stamp()
+            ledger.append(gpu_tune.run(), stamped, slug)
         else:
             _measure(name, words, Console(width=max(WIDTH, Console().width)))
 
 
 def _parser(prog: str) -> argparse.ArgumentParser:
     lines = [f"  {name:17s}{one.about}" for name, one in MEASUREMENTS.items()]
+    lines.append(f"  {GPU:17s}networks x contenders on an NVIDIA GPU, what is measured left out")
+    lines.append(f"  {TUNE:17s}re-tune the Triton kernels on this GPU, and write their table")
     lines.append(f"  {REPORT:17s}render the README's tables and the charts from the ledger")
     parser = argparse.ArgumentParser(
         prog=prog,
@@ -97,7 +124,7 @@ def _parser(prog: str) -> argparse.ArgumentParser:
         epilog="cases:\n" + "\n".join(lines),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    names = [*MEASUREMENTS, REPORT]
+    names = [*MEASUREMENTS, GPU, TUNE, REPORT]
     parser.add_argument("case", nargs="*", metavar="CASE", help="see below", type=_one_of(names))
     parser.add_argument("--model", type=Path, help="the trained model's folder (mnist-...)")
     parser.add_argument(
@@ -105,8 +132,13 @@ def _parser(prog: str) -> argparse.ArgumentParser:
         dest="networks",
         action="append",
         default=[],
-        choices=[case.name for case in cases.CASES],
-        help="one network of `engine`; may be repeated; default: all",
+        choices=sorted({case.name for case in (*cases.CASES, *gpu_cases.CASES)}),
+        help="one network of `engine` or `gpu`; may be repeated; default: all",
+    )
+    parser.add_argument(
+        "--profile",
+        action="store_true",
+        help="with gpu: print where the time goes, kernel by kernel",
     )
     return parser
 

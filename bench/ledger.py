@@ -50,9 +50,9 @@ def stamp() -> dict[str, str]:
     }
 
 
-def append(rows: Iterable[Row], stamped: dict[str, str]) -> Path:
-    """Add rows to this hardware's file and return its path."""
-    path = RESULTS / f"{hardware.slug()}.csv"
+def append(rows: Iterable[Row], stamped: dict[str, str], slug: str | None = None) -> Path:
+    """Add rows to the file of the hardware `slug`, by default this processor's; return its path."""
+    path = RESULTS / f"{slug or hardware.slug()}.csv"
     path.parent.mkdir(exist_ok=True)
     fresh = not path.exists()
     with path.open("a", newline="") as file:

@@ -1,0 +1,286 @@
+"""One unit of the GPU measurement: a network in one dtype, gate first, contenders in turn.
+
+`python -m bench.gpu_unit CASE DTYPE` measures in a process of its own and prints the rows as JSON:
+a fault on the device, or a compiler that does not end, costs one unit and not the run.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+import signal
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from types import FrameType
+
+import numpy as np
+import torch
+
+from bench import gpu_cases, gpu_gate, gpu_roofline
+from bench.gate import Verdict
+from bench.gpu_cases import GpuCase
+from bench.gpu_contenders import AbstractGpuContender, AbstractGpuJob, GpuProblem, contenders
+from bench.gpu_machine import AbstractMachine, Ceilings, ceilings, present
+from bench.ledger import Row
+from bench.timing import Times, ratio
+
+CASE = "gpu"
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+OURS = "pixeldp_fast triton"
+COHEN = "Cohen's loop"
+COMPLETE = "complete"
+# Seconds of a unit: for preparing (compiling most of all), for one contender's, and for timing.
+PREPARING, ONE, TIMING = 110.0, 80.0, 40.0
+REPEATS = (5, 20)
+
+
+class OutOfTime(BaseException):
+    """A step took longer than it may; no `Exception`, which compilers catch."""
+
+
+@dataclass
+class Entry:
+    """A contender that takes part."""
+
+    contender: AbstractGpuContender
+    chunk: int
+    job: AbstractGpuJob
+    mebibytes: float
+    verdict: Verdict | None = None
+
+
+@dataclass
+class Unit:
+    """What is measured, and what was found so far."""
+
+    case: GpuCase
+    dtype: str
+    machine: AbstractMachine
+    entries: list[Entry] = field(default_factory=list)
+    missing: dict[str, str] = field(default_factory=dict)
+
+    def row(
+        self,
+        contender: str,
+        metric: str,
+        value: float | tuple[float, float, float],
+        unit: str,
+        note: str = "",
+    ) -> Row:
+        """A line of the ledger."""
+        middle, low, high = value if isinstance(value, tuple) else (value, value, value)
+        label = f"{self.case.name}, {self.dtype}, {contender}"
+        return Row(CASE, label, metric, middle, low, high, unit, note)
+
+
+def measure(
+    case: GpuCase,
+    dtype: str,
+    machine: AbstractMachine,
+    taking_part: Sequence[AbstractGpuContender] | None = None,
+    repeats: tuple[int, int] = REPEATS,
+    note: str = "",
+) -> list[Row]:
+    """All rows of a unit; the last says whether it is complete.
+
+    Parameters
+    ----------
+    taking_part : sequence of contenders, optional
+        Default: all of the dtype.
+    repeats : (least, most)
+    note : str
+        What the last row says of the code that was measured.
+
+    Guarantee
+        A contender whose outputs or votes are wrong is named and not timed.
+    """
+    unit = Unit(case, dtype, machine)
+    tops = ceilings(machine, (DTYPES[dtype],))
+    problem = GpuProblem.of(case, machine)
+    chosen = contenders(DTYPES[dtype]) if taking_part is None else taking_part
+    _prepare(unit, problem, chosen)
+    _pass_gate(unit, problem)
+    times = _timed(unit, repeats)
+    rows = _ceiling_rows(unit, problem, tops)
+    for entry in unit.entries:
+        rows += _rows_of(unit, problem, entry, times, tops)
+    rows += _ours_over_torch(unit, times)
+    for name, reason in unit.missing.items():
+        print(f"{case.name}, {dtype}: without {name}: {reason}", file=sys.stderr)
+    absent = "; ".join(f"without {name}: {reason}" for name, reason in unit.missing.items())
+    text = "; ".join(part for part in (note, machine.words, absent) if part)
+    return [*rows, unit.row("unit", COMPLETE, float(not unit.missing), "1", text)]
+
+
+def _prepare(unit: Unit, problem: GpuProblem, chosen: Sequence[AbstractGpuContender]) -> None:
+    """Every contender at its best chunk; those behind a guide take the guide's."""
+    start = time.monotonic()
+    for contender in chosen:
+        reason = contender.missing(problem)
+        left = min(PREPARING - (time.monotonic() - start), ONE)
+        if not reason and left <= 1:
+            reason = "no time was left to prepare it; run the case again"
+        if reason:
+            unit.missing[contender.name] = reason
+            continue
+        try:
+            with limited(left):
+                unit.entries.append(_best(unit, problem, contender))
+        except OutOfTime:
+            unit.missing[contender.name] = (
+                f"preparing took more than {left:.0f} s; what its compiler cached helps next time"
+            )
+        except Exception as error:  # whatever a compiler or a device raises costs one contender
+            cause = f"{type(error).__name__}: {error}".strip().split("\n")[0][:200]
+            unit.missing[contender.name] = cause
+        unit.machine.settle()
+
+
+def _best(unit: Unit, problem: GpuProblem, contender: AbstractGpuContender) -> Entry:
+    guides = [e.chunk for e in unit.entries if e.contender.name == contender.chunk_guide]
+    found: tuple[float, Entry] | None = None
+    for chunk in guides or contender.chunks(problem.case):
+        unit.machine.settle()
+        before = unit.machine.held()
+        try:
+            job = contender.prepare(problem, chunk)
+            job.count()
+            unit.machine.settle()
+            mebibytes = unit.machine.peak(job.count) - before
+        except torch.cuda.OutOfMemoryError:
+            if found is None:
+                raise
+            break  # chunks grow
+        seconds = unit.machine.seconds(job.count)
+        if found is None or seconds < found[0]:
+            found = seconds, Entry(contender, chunk, job, mebibytes)
+        del job
+    assert found is not None
+    return found[1]
+
+
+def _pass_gate(unit: Unit, problem: GpuProblem) -> None:
+    truth = gpu_gate.GpuTruth.of(problem)
+    for entry in unit.entries:
+        entry.verdict = gpu_gate.judge(entry.contender, entry.job, truth)
+        if entry.verdict.fault:
+            unit.missing[entry.contender.name] = f"not timed, {entry.verdict.fault}"
+    unit.entries = [e for e in unit.entries if e.verdict is not None and not e.verdict.fault]
+
+
+def _timed(unit: Unit, repeats: tuple[int, int]) -> dict[str, Times]:
+    """Contenders in turn, as often as the time allows."""
+    runs = {e.contender.name: e.job.count for e in unit.entries}
+    first = sum(unit.machine.seconds(run) for run in runs.values())
+    rounds = int(min(max(TIMING / max(first, 1e-9), repeats[0]), repeats[1]))
+    seconds: dict[str, list[float]] = {name: [] for name in runs}
+    for _ in range(rounds):
+        for name, run in runs.items():
+            seconds[name].append(unit.machine.seconds(run))
+    return {name: Times(np.array(values)) for name, values in seconds.items()}
+
+
+def _ceiling_rows(unit: Unit, problem: GpuProblem, tops: Ceilings) -> list[Row]:
+    rate = tops.rates[DTYPES[unit.dtype]]
+    graph, itemsize = problem.graph, DTYPES[unit.dtype].itemsize
+    limit = gpu_roofline.serial(graph, itemsize, rate, tops.bandwidth)
+    moved = gpu_roofline.megabytes(graph, itemsize)
+    side = unit.machine.matrix
+    return [
+        unit.row("ceiling", "copy bandwidth", tops.bandwidth / 1e9, "GB/s", "read and written"),
+        unit.row("ceiling", "product rate", rate / 1e12, "TFLOP/s", f"square, side {side}"),
+        unit.row(
+            "ceiling",
+            "serial roofline",
+            limit,
+            "draws/s",
+            f"{gpu_roofline.flop(graph)} FLOP and {moved:.4g} MB per draw, layer by layer",
+        ),
+    ]
+
+
+def _rows_of(
+    unit: Unit, problem: GpuProblem, entry: Entry, times: dict[str, Times], tops: Ceilings
+) -> list[Row]:
+    name, draws, graph = entry.contender.name, problem.case.total, problem.graph
+    own, rate = times[name], tops.rates[DTYPES[unit.dtype]]
+    speed = own.rate(draws)
+    limit = gpu_roofline.serial(graph, DTYPES[unit.dtype].itemsize, rate, tops.bandwidth)
+    chunk = f"chunk {entry.chunk}; " if len(entry.contender.chunks(unit.case)) > 1 else ""
+    arithmetic = str(entry.contender.dtype).removeprefix("torch.")
+    note = (
+        f"{arithmetic}; {chunk}{unit.case.examples} examples of {unit.case.draws} draws; "
+        f"{len(own.seconds)} rounds; {unit.machine.words}"
+    )
+    assert entry.verdict is not None
+    flips = entry.verdict.flips
+    rows = [
+        unit.row(name, "rate", speed, "draws/s", note),
+        unit.row(
+            name, "share of the product rate", speed[0] * gpu_roofline.flop(graph) / rate, "1"
+        ),
+        unit.row(name, "share of the serial roofline", speed[0] / limit, "1"),
+        unit.row(name, "device memory", entry.mebibytes, "MiB", "held by torch at work"),
+        unit.row(
+            name,
+            "largest error",
+            entry.verdict.error,
+            "1",
+            f"over the largest output, {unit.case.gate} draws against float64",
+        ),
+        unit.row(
+            name,
+            "votes that differ",
+            100 * len(flips) / unit.case.gate,
+            "%",
+            f"within rounding, draws {list(flips[:20])}",
+        ),
+    ]
+    if OURS in times and name != OURS:
+        rows.append(unit.row(name, f"{OURS} over it", ratio(times[OURS], own), "1", "per round"))
+    return rows
+
+
+def _ours_over_torch(unit: Unit, times: dict[str, Times]) -> list[Row]:
+    """The ratio that the goals are about: to the fastest PyTorch of the same dtype."""
+    dtype = DTYPES[unit.dtype]
+    baselines = [
+        e.contender.name
+        for e in unit.entries
+        if e.contender.is_torch and e.contender.dtype == dtype
+    ]
+    if OURS not in times or not baselines:
+        return []
+    best = min(baselines, key=lambda name: float(np.median(times[name].seconds)))
+    pair = ratio(times[OURS], times[best])
+    return [unit.row(OURS, "over the strongest PyTorch", pair, "1", f"{best}; per round")]
+
+
+@contextlib.contextmanager
+def limited(seconds: float) -> Iterator[None]:
+    """Raise `OutOfTime` in the main thread when the block has taken so long."""
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        raise OutOfTime
+
+    before = signal.signal(signal.SIGALRM, stop)
+    signal.setitimer(signal.ITIMER_REAL, seconds)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+
+
+def main() -> None:
+    """Measure the unit named on the command line."""
+    name, dtype, note = sys.argv[1:]
+    rows = measure(gpu_cases.by_name(name), dtype, present(), note=note)
+    print(json.dumps([dataclasses.astuple(row) for row in rows]))
+
+
+if __name__ == "__main__":
+    main()
