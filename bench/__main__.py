@@ -60,12 +60,6 @@ def _of_model(run: Callable[[Path], list[ledger.Row]]) -> Callable[[Words], list
     return call
 
 
-def _tune(_: Words) -> list[ledger.Row]:
-    from bench import gpu_tune
-
-    return gpu_tune.run()
-
-
 MEASUREMENTS = {
     ENGINE: Measurement("networks x contenders", lambda words: engine.run(words.networks)),
     "cohen": Measurement("a certificate against Cohen's loop", lambda _: cohen.run()),
@@ -74,7 +68,6 @@ MEASUREMENTS = {
     "statistics": Measurement("confidence intervals", lambda _: statistics.run()),
     "memory": Measurement("peak memory against n", lambda _: memory.run()),
     "tiles": Measurement("the price of one fixed shape", lambda _: tiles.run()),
-    "tune": Measurement("the GPU kernels' configurations, into the package's table", _tune),
     "mnist-vote": Measurement("accuracy of the vote", _of_model(mnist.vote), needs_model=True),
     "mnist-certified": Measurement(
         "certified accuracy", _of_model(mnist.certified), needs_model=True

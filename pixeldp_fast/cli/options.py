@@ -40,7 +40,7 @@ Batch = Annotated[
     int | None,
     typer.Option("--batch", "--tile", help="Draws per evaluation of the network; default: chosen."),
 ]
-Backend = Annotated[str, typer.Option(help="auto, torch or reference.")]
+Backend = Annotated[str, typer.Option(help="auto, triton, native, torch or reference.")]
 Dtype = Annotated[
     str | None, typer.Option(help="Arithmetic: float32 (default), float64, bfloat16 or float16.")
 ]

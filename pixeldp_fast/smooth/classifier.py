@@ -57,7 +57,7 @@ class SmoothedClassifier:
         At least 2; checked against the network's outputs.
     input_shape : tuple of int, optional
         Of one example; default: that of the first call.
-    backend : {"auto", "native", "torch", "reference"}
+    backend : {"auto", "triton", "native", "torch", "reference"}
         An explicit choice never falls back.
     dtype : torch.dtype, optional
         Default: IEEE float32, TF32 off. Others only when named here.
@@ -69,9 +69,9 @@ class SmoothedClassifier:
         What the values of x must lie in, default [0, 1]; None: no check. sigma and radii are in
         these units.
     tile : int, optional
-        Draws per evaluation of the network. On torch it is part of the arithmetic: results for
-        different tiles may differ in the last bits of the outputs. On native it is an upper limit
-        and changes no result.
+        Draws per evaluation of the network. On torch and triton it is part of the arithmetic:
+        results for different tiles may differ in the last bits of the outputs; triton rounds it up
+        to a power of two of at least 128. On native it is an upper limit and changes no result.
 
     Guarantee
         Certificates are about this smoothed classifier (with as many draws as it may need), not
