@@ -51,7 +51,7 @@ RECIPES: dict[str, Recipe] = {
         architecture="pixeldp_cnn",
         options={"noise_after": 1},
         mechanism=Gaussian(0.7612),  # 0.3 sqrt(2 ln(1.25/0.05)): the paper's L = 0.3
-        settings=TrainingSettings(epochs=28, learning_rate=0.1, centred=True, crop_padding=1),
+        settings=TrainingSettings(epochs=36, learning_rate=0.1, centred=True, crop_padding=1),
     ),
     "fashion_mnist": Recipe(
         dataset="fashion_mnist",
