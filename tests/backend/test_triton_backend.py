@@ -12,6 +12,7 @@ from pixeldp_fast.backends.reduction import RealParts, SoftmaxSums, Votes
 from pixeldp_fast.backends.registry import select
 from pixeldp_fast.backends.triton import engine, operators
 from pixeldp_fast.backends.triton.backend import TritonBackend, graph_of
+from pixeldp_fast.backends.triton.checks import blind_to_place
 from pixeldp_fast.backends.triton.compiling import compiled
 from pixeldp_fast.backends.triton.draws import Draws
 from pixeldp_fast.backends.triton.executor import aligned, anywhere
@@ -262,6 +263,20 @@ def test_without_a_gpu_it_says_what_works(monkeypatch):
     assert "native" in reason
     with pytest.raises(UnsupportedBackend, match="triton: it runs on an NVIDIA GPU"):
         prepared(plan_of(mlp), Votes(K))
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert "no NVIDIA GPU" in refusal(plan_of(mlp), device=torch.device("cuda"))
+
+
+def test_without_triton_it_says_so(monkeypatch):
+    FakeDevice(monkeypatch)
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    assert "pip install triton" in refusal(plan_of(mlp), device=torch.device("cuda:0"))
+
+
+def test_compiled_kernels_and_the_interpreter_are_not_mixed(monkeypatch):
+    FakeDevice(monkeypatch)
+    monkeypatch.setenv("TRITON_INTERPRET", "1")
+    assert "unset it" in refusal(plan_of(mlp), device=torch.device("cuda:0"))
 
 
 @interpreted
@@ -284,6 +299,7 @@ class FakeDevice:
         monkeypatch.delenv("TRITON_INTERPRET", raising=False)
         properties = type("Properties", (), {"total_memory": total})
         for name, value in {
+            "is_available": True,
             "get_device_capability": capability,
             "get_device_name": "NVIDIA Test",
             "mem_get_info": (free, total),
@@ -427,6 +443,44 @@ def test_both_placements_cover_every_draw_once(first, n):
                     assert where == seen[-1]
                     assert place is anywhere or seen[-1][1] % 128 == row
         assert seen == [(b, draw) for b in range(3) for draw in range(first, first + n)]
+
+
+def test_a_network_that_minds_the_place_of_a_row_is_seen():
+    trial = torch.randn(128, 5)
+    layer = nn.Linear(5, K)
+
+    def by_tile(x):  # as where sums are divided by the place of a tile
+        out = layer(x)
+        out[256:384] += 1e-7 + out[256:384].abs() * 1e-6
+        return out
+
+    with torch.inference_mode():
+        assert blind_to_place(lambda x: 2 * x, trial, 512)
+        assert not blind_to_place(by_tile, trial, 512)
+        for place in (0, 100, 511):
+
+            def one_row(x, place=place):
+                out = 2 * x
+                out[place] += 1
+                return out
+
+            assert not blind_to_place(one_row, trial, 512)
+
+
+@interpreted
+def test_an_engine_survives_weights_that_it_refuses():
+    plan = plan_of(two_layers)
+    made = prepared(plan, Votes(K), dtype=torch.float16)
+    x, index = examples(plan, 1), np.array([0])
+    before = made.run(x, index, STREAM, 0, 64)
+    good = copy.deepcopy(plan.suffix.state_dict())
+    with torch.no_grad():
+        plan.suffix[0].weight.mul_(1e6)
+    for _ in range(2):
+        with pytest.raises(UnsupportedBackend, match="bfloat16"):
+            made.run(x, index, STREAM, 0, 64)
+    plan.suffix.load_state_dict(good)
+    assert made.run(x, index, STREAM, 0, 64) == before
 
 
 @interpreted

@@ -105,6 +105,8 @@ def _device_missed(device: torch.device) -> str | None:
             f"it runs on an NVIDIA GPU, and the examples are on {device}; move model and examples "
             "to 'cuda', or use backend='native' or 'torch'"
         )
+    if not torch.cuda.is_available():
+        return "torch finds no NVIDIA GPU that it can use; backend='native' or 'torch' need none"
     if importlib.util.find_spec("triton") is None:
         return "Triton is not installed (pip install triton); backend='torch' works without it"
     if config.triton_interpreted():

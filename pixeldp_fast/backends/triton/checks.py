@@ -33,16 +33,24 @@ def trial_draws(mechanism: AbstractMechanism, rows: int) -> Draws:
     )
 
 
-def blind_to_place(evaluate: Evaluate, features: Tensor) -> bool:
-    """Whether a row keeps its bits wherever in the tile it stands.
+def blind_to_place(evaluate: Evaluate, trial: Tensor, rows: int) -> bool:
+    """Whether a row keeps its bits wherever in a tile of `rows` it stands.
+
+    Parameters
+    ----------
+    trial : [some, *noise_shape]
+        Repeated until the tile is full; `some` divides `rows`.
 
     Fidelity
-        Seen on one tile of random rows, all of them moved by each of `SHIFTS`. A library whose
-        kernels divide sums by the place of a row shows there, since then most rows differ.
+        Seen on these rows: their copies in one tile must agree, and stay so when all are moved by
+        each of `SHIFTS`. A library whose kernels divide sums by the place of a row shows there.
     """
-    once = evaluate(features).clone().nan_to_num()
+    tile = trial.repeat(rows // len(trial), *(1 for _ in trial.shape[1:]))
+    once = evaluate(tile).clone().nan_to_num()
+    if not bool((once.view(-1, len(trial), *once.shape[1:]) == once[: len(trial)]).all()):
+        return False
     for shift in SHIFTS:
-        moved = evaluate(features.roll(shift, dims=0)).roll(-shift, dims=0)
+        moved = evaluate(tile.roll(shift, dims=0)).roll(-shift, dims=0)
         if not torch.equal(moved.nan_to_num(), once):
             return False
     return True

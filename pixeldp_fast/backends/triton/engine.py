@@ -87,6 +87,7 @@ class TritonEngine(AbstractEngine):
             self._parts, self._pipeline = self._built(graph)
             self._place = aligned
             self._check(graph)
+        self._ready = True
 
     def _built(self, graph: Graph | None) -> tuple[Assembly, Pipeline]:
         """Compiled and as a CUDA graph where that goes; what goes decides bits, and is recorded."""
@@ -127,17 +128,13 @@ class TritonEngine(AbstractEngine):
         """Refuse, before any certificate, what is wrong on this device or with this suffix."""
         shape, rows = self._plan.noise_shape, self._rows
         generator = torch.Generator().manual_seed(0)
-        trial = torch.randn((min(rows, 128), *shape), generator=generator).to(self._device)
-        features = trial.repeat(rows // len(trial), *(1 for _ in shape))
+        trial = torch.randn((ROWS_LIMITS[0], *shape), generator=generator).to(self._device)
         if graph is None:
             check_rows_alone(self._logits, shape, rows, self._dtype, self._device)
-        if (
-            self._device.type == "cuda"
-            and self._parts.whole is None
-            and checks.blind_to_place(self._logits, features)
-        ):
+        tiled = self._device.type == "cuda" and self._parts.whole is None
+        if tiled and checks.blind_to_place(self._logits, trial, rows):
             self._place = anywhere
-        ours = self._logits(features)[: len(trial)]
+        ours = self._padded_logits(trial)
         checks.check_meaning(self._plan, graph, trial, ours, self._dtype)
         checks.check_noise(plain_noise(self._plan, self._mechanism, self._device), self._mechanism)
         self._check_head()
@@ -168,6 +165,12 @@ class TritonEngine(AbstractEngine):
         """Outputs of one whole tile of given features, float32 [rows, *noise_shape]."""
         made = self._pipeline.evaluated(self._parts.behind(features.float()))
         return self._parts.logits(made)
+
+    def _padded_logits(self, features: Tensor) -> Tensor:
+        """The same for at most a tile."""
+        tile = features.new_zeros((self._rows, *self._plan.noise_shape))
+        tile[: len(features)] = features
+        return self._logits(tile)[: len(features)].clone()
 
     @property
     def arithmetic(self) -> str:
@@ -245,11 +248,12 @@ class TritonEngine(AbstractEngine):
         found = []
         with pinned(self._device):
             for some in torch.split(features.to(self._device), self._rows):
-                tile = some.new_zeros((self._rows, *self._plan.noise_shape))
-                tile[: len(some)] = some
-                found.append(self._logits(tile)[: len(some)].clone())
+                found.append(self._padded_logits(some))
             return torch.cat(found) if found else features.new_zeros((0, self._plan.num_outputs))
 
     def _refresh(self) -> None:
-        if not self._snapshot.matches():
-            self._load(self._graph_of(self._plan, again=True))
+        if self._ready and self._snapshot.matches():
+            return
+        self._ready = False  # until all is loaded: an error must not leave half an engine
+        self.__dict__.pop("_pipeline", None)  # its memory is for the next one
+        self._load(self._graph_of(self._plan, again=True))
