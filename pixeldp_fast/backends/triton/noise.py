@@ -33,6 +33,7 @@ from pixeldp_fast.errors import InvalidArgument
 
 OUT_DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 _TILE_QUADS = 256  # 1,024 coordinates, 8 a thread; not tuned on a device
+_MAX_ROWS = 128  # divides every launch of the engine
 _MAX_CHANNELS = 64  # a tile's channels: 64 two-byte values are four sectors of a store
 
 
@@ -62,7 +63,7 @@ def default_config(channels: int, coordinates: int) -> NoiseConfig:
         lines, quads = channels, -(-coordinates // channels // 4)
     tile_lines = min(power_of_two(lines), _MAX_CHANNELS)
     tile_quads = min(power_of_two(quads), max(_TILE_QUADS // tile_lines, 4))
-    rows = max(_TILE_QUADS // (tile_lines * tile_quads), 1)
+    rows = min(max(_TILE_QUADS // (tile_lines * tile_quads), 1), _MAX_ROWS)
     return NoiseConfig(rows, tile_lines, tile_quads)
 
 

@@ -1,0 +1,143 @@
+"""Read the compiled code of the shipped kernels' default launches and print it as JSON.
+
+    python -m tests.helpers.launches
+
+To be run without TRITON_INTERPRET. Shapes are those of the benchmarks' networks.
+"""
+
+import json
+from itertools import pairwise
+
+import torch
+
+from pixeldp_fast.backends.triton import heads, mlp, noise
+from pixeldp_fast.backends.triton.draws import Draws
+from tests.helpers.cubins import compiled, reading, recorded
+
+ROWS, EXAMPLES, N = 4096, 4, 1000
+BF16, FP32 = torch.bfloat16, torch.float32
+
+
+def meta(*shape, dtype=FP32):
+    return torch.empty(*shape, dtype=dtype, device="meta")
+
+
+def draws(law=0):
+    return Draws(law, 0.5, 7, 1, 0, N, EXAMPLES, 0)
+
+
+def table(classes, scores):
+    return meta(EXAMPLES, heads.table_width(classes, scores), dtype=torch.int64)
+
+
+def noise_launch(channels, pixels, *, law=0, affine=False, dtype=BF16, quads=1):
+    """The default tile, or one with `quads` times its blocks."""
+    config = noise.default_config(channels, channels * pixels)
+    config = noise.NoiseConfig(config.rows, config.channels, quads * config.quads, config.warps)
+    scale = meta(channels) if affine else None
+    noise.noisy(
+        meta(EXAMPLES, channels * pixels),
+        meta(EXAMPLES, dtype=torch.int64),
+        draws(law),
+        meta(ROWS, pixels, channels, dtype=dtype),
+        channels=channels,
+        scale=scale,
+        shift=scale,
+        slope=0.0,
+        config=config,
+    )
+    return config
+
+
+def count_launch(classes, scores):
+    heads.count(meta(ROWS, classes), draws(), table(classes, scores), scores=scores)
+
+
+def pool_launch(pixels, channels, classes, scores, dtype):
+    x, weight = meta(ROWS, pixels, channels, dtype=dtype), meta(classes, channels, dtype=dtype)
+    heads.pool_dense_count(x, weight, meta(classes), draws(), table(classes, scores), scores=scores)
+
+
+def dense_launch(inputs, hidden, classes, scores, dtype):
+    heads.dense_dense_count(
+        meta(ROWS, inputs, dtype=dtype),
+        meta(hidden, inputs, dtype=dtype),
+        meta(hidden),
+        meta(classes, hidden, dtype=dtype),
+        meta(classes),
+        draws(),
+        table(classes, scores),
+        scores=scores,
+    )
+
+
+def mlp_launch(widths, scores, dtype):
+    weights = [(meta(b, a, dtype=dtype), meta(b)) for a, b in pairwise(widths)]
+    mlp.mlp_count(
+        meta(EXAMPLES, widths[0]),
+        meta(EXAMPLES, dtype=torch.int64),
+        draws(),
+        weights,
+        table(widths[-1], scores),
+        rows=ROWS,
+        slopes=[0.0] * (len(weights) - 1),
+        scores=scores,
+        dtype=dtype,
+    )
+
+
+LAUNCHES = {
+    "noise 784": lambda: noise_launch(1, 784),
+    "noise 784 laplace": lambda: noise_launch(1, 784, law=1),
+    "noise 3x32x32": lambda: noise_launch(3, 1024, affine=True),
+    "noise 32x14x14": lambda: noise_launch(32, 196),
+    "noise 5x7x7": lambda: noise_launch(5, 49, law=2, dtype=FP32),
+    "count 10": lambda: count_launch(10, "votes"),
+    "count 1000 softmax": lambda: count_launch(1000, "softmax"),
+    "pool 64x64-10 bf16": lambda: pool_launch(64, 64, 10, "votes", BF16),
+    "pool 64x640-100 bf16 softmax": lambda: pool_launch(64, 640, 100, "softmax", BF16),
+    "pool 64x64-10": lambda: pool_launch(64, 64, 10, "votes", FP32),
+    "dense 3136-1024-10 bf16": lambda: dense_launch(3136, 1024, 10, "votes", BF16),
+    "dense 784-256-100 bf16 softmax": lambda: dense_launch(784, 256, 100, "softmax", BF16),
+    "dense 3136-1024-10": lambda: dense_launch(3136, 1024, 10, "votes", FP32),
+    "mlp 784-256-256-10 bf16": lambda: mlp_launch((784, 256, 256, 10), "votes", BF16),
+    "mlp 128-128-128-10 bf16": lambda: mlp_launch((128, 128, 128, 10), "votes", BF16),
+    "mlp 784-256-256-10": lambda: mlp_launch((784, 256, 256, 10), "votes", FP32),
+}
+BLACKWELL = ("noise 784", "count 10", "dense 3136-1024-10 bf16", "mlp 784-256-256-10 bf16")
+
+
+def launch_of(make):
+    with recorded(noise, heads, mlp) as launches:
+        make()
+    (launch,) = launches
+    return launch
+
+
+def instructions_per_normal(channels, pixels, law, capability):
+    """The marginal count between a tile and one of twice the coordinates: no fixed cost in it."""
+    codes, normals = [], []
+    for quads in (1, 2):
+        with recorded(noise) as launches:
+            config = noise_launch(channels, pixels, law=law, quads=quads)
+        codes.append(reading(launches[0], capability)["instructions"])
+        normals.append(4 * config.rows * config.channels * config.quads / (32 * config.warps))
+    return (codes[1] - codes[0]) / (normals[1] - normals[0])
+
+
+if __name__ == "__main__":
+    found: dict = {"code": {}, "per_normal": {}, "blackwell": {}}
+    for name, make in LAUNCHES.items():
+        launch = launch_of(make)
+        for capability in (80, 90):
+            read = reading(launch, capability)
+            del read["opcodes"]
+            found["code"][f"{name} sm_{capability}"] = read
+        if name in BLACKWELL:
+            found["blackwell"][name] = compiled(launch, 100).metadata.shared
+    for law in (0, 1):
+        for capability in (80, 90):
+            for name, shape in (("vector", (1, 1024)), ("map", (32, 196))):
+                key = f"{name} law {law} sm_{capability}"
+                found["per_normal"][key] = instructions_per_normal(*shape, law, capability)
+    print(json.dumps(found))

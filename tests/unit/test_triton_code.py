@@ -1,0 +1,102 @@
+"""The compiled code of the Triton kernels, for GPUs that are not here: does it fit, does it spill.
+
+Compilation rejects neither too much shared memory nor registers in memory, and a product that
+misses the tensor cores is only slow; each has gone wrong silently. Nothing is run.
+"""
+
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+SHARED_LIMIT = {"sm_80": 166_912, "sm_90": 232_448}  # bytes of one block
+# Registers of a thread (sm_80, sm_90), read from Triton 3.9's code; a tenth more is let pass.
+REGISTERS = {
+    "noise 784": (30, 29),
+    "noise 784 laplace": (29, 29),
+    "noise 3x32x32": (32, 32),
+    "noise 32x14x14": (32, 32),
+    "noise 5x7x7": (32, 32),
+    "count 10": (61, 70),
+    "count 1000 softmax": (128, 121),
+    "pool 64x64-10 bf16": (79, 80),
+    "pool 64x640-100 bf16 softmax": (128, 192),
+    "pool 64x64-10": (166, 154),
+    "dense 3136-1024-10 bf16": (255, 224),
+    "dense 784-256-100 bf16 softmax": (174, 187),
+    "dense 3136-1024-10": (178, 116),
+    "mlp 784-256-256-10 bf16": (180, 154),
+    "mlp 128-128-128-10 bf16": (230, 228),
+    "mlp 784-256-256-10": (128, 128),
+}
+# Of vectors; a map's tile is transposed through shared memory on its way to channels last.
+INSTRUCTIONS_PER_NORMAL = {"vector": 21, "map": 27}
+ARCHITECTURES = ("sm_80", "sm_90")
+each_launch = pytest.mark.parametrize("launch", REGISTERS)
+each_architecture = pytest.mark.parametrize("architecture", ARCHITECTURES)
+
+
+def tools_present():
+    """Whether Triton is here with the two programs that read compiled code."""
+    found = importlib.util.find_spec("triton")
+    if found is None or found.origin is None:
+        return False
+    tools = Path(found.origin).parent / "backends" / "nvidia" / "bin"
+    return all((tools / name).exists() for name in ("cuobjdump", "nvdisasm", "ptxas"))
+
+
+pytestmark = pytest.mark.skipif(
+    not tools_present(), reason="this Triton ships no ptxas, cuobjdump and nvdisasm"
+)
+
+
+@pytest.fixture(scope="module")
+def readings():
+    """What `tests.helpers.launches` prints, in a process without the interpreter."""
+    environment = {k: v for k, v in os.environ.items() if k != "TRITON_INTERPRET"}
+    command = [sys.executable, "-m", "tests.helpers.launches"]
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-4000:]
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+@each_architecture
+@each_launch
+def test_tiles_fit_and_do_not_spill(readings, launch, architecture):
+    code = readings["code"][f"{launch} {architecture}"]
+    assert code["shared"] <= SHARED_LIMIT[architecture]
+    assert (code["stack"], code["spills"]) == (0, 0)
+    assert code["registers"] <= 1.1 * REGISTERS[launch][ARCHITECTURES.index(architecture)]
+
+
+@each_launch
+def test_products_are_where_they_were_asked_for(readings, launch):
+    """bfloat16 on tensor cores; float32 nowhere near them, where TF32 would cut its digits."""
+    ampere, hopper = (readings["code"][f"{launch} {a}"] for a in ARCHITECTURES)
+    if "bf16" in launch:
+        assert ampere["hmma"] > 0
+        assert hopper["hgmma"] > 0
+    else:
+        assert ampere["hmma"] == hopper["hmma"] == hopper["hgmma"] == 0
+
+
+@pytest.mark.parametrize("kind", INSTRUCTIONS_PER_NORMAL)
+@pytest.mark.parametrize("law", [0, 1])
+@each_architecture
+def test_a_normal_costs_few_instructions(readings, kind, law, architecture):
+    found = readings["per_normal"][f"{kind} law {law} {architecture}"]
+    assert 10 < found <= INSTRUCTIONS_PER_NORMAL[kind]
+
+
+def test_every_launch_is_read(readings):
+    assert set(readings["code"]) == {f"{n} {a}" for n in REGISTERS for a in ARCHITECTURES}
+
+
+def test_blackwell_compiles(readings):
+    assert len(readings["blackwell"]) == 4
+    assert all(0 < shared <= SHARED_LIMIT["sm_90"] for shared in readings["blackwell"].values())
