@@ -91,8 +91,8 @@ class AbstractGpuJob(abc.ABC):
         """Outputs [n, K] for noisy features, float32 [n, *noise_shape] on the device."""
 
     @abc.abstractmethod
-    def count(self) -> IntArray:
-        """Votes [E, K] of the case's draws with the contender's own noise: what is timed."""
+    def count(self, examples: int) -> IntArray:
+        """Votes [examples, K] of the first examples, the contender's own noise: what is timed."""
 
     def own_votes(self, draws: int) -> IntArray | None:
         """Votes [K] of draws [0, draws) of `STREAM` for example 0, where it reads that stream."""
@@ -147,11 +147,11 @@ class _CohenJob(AbstractGpuJob):
             suffix = self._problem.model.suffix
             return torch.cat([suffix(rows) for rows in torch.split(noisy, self._batch)])
 
-    def count(self) -> IntArray:
+    def count(self, examples: int) -> IntArray:
         case = self._problem.case
-        counts = np.zeros((case.examples, case.classes), dtype=np.int64)
+        counts = np.zeros((examples, case.classes), dtype=np.int64)
         with fastest_torch():
-            for b, center in enumerate(self._problem.centers):
+            for b, center in enumerate(self._problem.centers[:examples]):
                 for first in range(0, case.draws, self._batch):
                     rows = min(self._batch, case.draws - first)
                     batch = center.repeat((rows, *(1 for _ in center.shape)))
@@ -196,12 +196,12 @@ class _EagerJob(AbstractGpuJob):
         with fastest_torch():
             return self._evaluate(self._features)
 
-    def count(self) -> IntArray:
+    def count(self, examples: int) -> IntArray:
         case = self._problem.case
         classes = torch.arange(case.classes, device=self._noise.device)
-        totals = torch.zeros((case.examples, case.classes), dtype=torch.int64).to(classes.device)
+        totals = torch.zeros((examples, case.classes), dtype=torch.int64, device=classes.device)
         with fastest_torch():
-            for b in range(case.examples):
+            for b in range(examples):
                 for _ in range(case.draws // self._chunk):
                     self._noise.normal_()
                     sigma = case.mechanism.std
@@ -275,12 +275,11 @@ class _CompiledJob(AbstractGpuJob):
             found: Tensor = self._evaluate(noisy.to(self._dtype).contiguous(memory_format=layout))
             return found
 
-    def count(self) -> IntArray:
-        case = self._problem.case
-        totals = torch.zeros((case.examples, case.classes), dtype=torch.int64)
-        totals = totals.to(self._centers.device)
+    def count(self, examples: int) -> IntArray:
+        case, device = self._problem.case, self._centers.device
+        totals = torch.zeros((examples, case.classes), dtype=torch.int64, device=device)
         with fastest_torch():
-            for b in range(case.examples):
+            for b in range(examples):
                 for _ in range(case.draws // self._chunk):
                     totals[b] += self._step(self._centers[b], self._sigma)
         return np.asarray(totals.cpu().numpy())
@@ -331,10 +330,9 @@ class _OurJob(AbstractGpuJob):
         )
         self.own_votes(1)  # prepares the engine
 
-    def count(self) -> IntArray:
-        counts: IntArray = self.smoothed.count(
-            self._problem.x, self._problem.case.draws, index=self._index
-        ).counts
+    def count(self, examples: int) -> IntArray:
+        x, index = self._problem.x[:examples], self._index[:examples]
+        counts: IntArray = self.smoothed.count(x, self._problem.case.draws, index=index).counts
         return counts[:, :-1]
 
     def own_votes(self, draws: int) -> IntArray | None:

@@ -29,11 +29,12 @@ class Kernel:
 def kernels(contender: AbstractGpuContender, problem: GpuProblem, chunk: int) -> list[Kernel]:
     """What the device ran for one count of the case's draws, the longest first."""
     job = contender.prepare(problem, chunk)
-    job.count()
+    examples = problem.case.examples
+    job.count(examples)
     on_gpu = problem.machine.device.type == "cuda"
     activities = [ProfilerActivity.CUDA if on_gpu else ProfilerActivity.CPU]
     with profile(activities=activities) as found:
-        job.count()
+        job.count(examples)
         problem.machine.settle()
     times = [(event, _microseconds(event, on_gpu)) for event in found.key_averages()]
     whole = sum(time for _, time in times) or 1.0

@@ -14,6 +14,7 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from types import FrameType
 
 import numpy as np
@@ -35,6 +36,7 @@ COMPLETE = "complete"
 # Seconds of a unit: for preparing (compiling most of all), for one contender's, and for timing.
 PREPARING, ONE, TIMING = 110.0, 80.0, 40.0
 REPEATS = (5, 20)
+RUN = 0.5  # seconds of a timed run, about: slow contenders get fewer examples
 
 
 class OutOfTime(BaseException):
@@ -48,6 +50,7 @@ class Entry:
     contender: AbstractGpuContender
     chunk: int
     job: AbstractGpuJob
+    examples: int  # of a timed run
     mebibytes: float
     verdict: Verdict | None = None
 
@@ -147,19 +150,27 @@ def _best(unit: Unit, problem: GpuProblem, contender: AbstractGpuContender) -> E
         before = unit.machine.held()
         try:
             job = contender.prepare(problem, chunk)
-            job.count()
+            run = partial(job.count, examples_for(job, problem, unit.machine))
             unit.machine.settle()
-            mebibytes = unit.machine.peak(job.count) - before
+            mebibytes = unit.machine.peak(run) - before
         except torch.cuda.OutOfMemoryError:
             if found is None:
                 raise
             break  # chunks grow
-        seconds = unit.machine.seconds(job.count)
+        examples = run.args[0]
+        seconds = unit.machine.seconds(run) / examples
         if found is None or seconds < found[0]:
-            found = seconds, Entry(contender, chunk, job, mebibytes)
-        del job
+            found = seconds, Entry(contender, chunk, job, examples, mebibytes)
+        del job, run
     assert found is not None
     return found[1]
+
+
+def examples_for(job: AbstractGpuJob, problem: GpuProblem, machine: AbstractMachine) -> int:
+    """As many of the case's examples as fit into `RUN` seconds; at least one."""
+    job.count(1)
+    fitting = RUN / max(machine.seconds(partial(job.count, 1)), 1e-9)
+    return int(min(max(fitting, 1), problem.case.examples))
 
 
 def _pass_gate(unit: Unit, problem: GpuProblem) -> None:
@@ -172,14 +183,15 @@ def _pass_gate(unit: Unit, problem: GpuProblem) -> None:
 
 
 def _timed(unit: Unit, repeats: tuple[int, int]) -> dict[str, Times]:
-    """Contenders in turn, as often as the time allows."""
-    runs = {e.contender.name: e.job.count for e in unit.entries}
+    """Contenders in turn, as often as the time allows; seconds are for all of the case's draws."""
+    runs = {e.contender.name: partial(e.job.count, e.examples) for e in unit.entries}
+    whole = {e.contender.name: unit.case.examples / e.examples for e in unit.entries}
     first = sum(unit.machine.seconds(run) for run in runs.values())
     rounds = int(min(max(TIMING / max(first, 1e-9), repeats[0]), repeats[1]))
     seconds: dict[str, list[float]] = {name: [] for name in runs}
     for _ in range(rounds):
         for name, run in runs.items():
-            seconds[name].append(unit.machine.seconds(run))
+            seconds[name].append(whole[name] * unit.machine.seconds(run))
     return {name: Times(np.array(values)) for name, values in seconds.items()}
 
 
@@ -212,7 +224,7 @@ def _rows_of(
     chunk = f"chunk {entry.chunk}; " if len(entry.contender.chunks(unit.case)) > 1 else ""
     arithmetic = str(entry.contender.dtype).removeprefix("torch.")
     note = (
-        f"{arithmetic}; {chunk}{unit.case.examples} examples of {unit.case.draws} draws; "
+        f"{arithmetic}; {chunk}{entry.examples} examples of {unit.case.draws} draws; "
         f"{len(own.seconds)} rounds; {unit.machine.words}"
     )
     assert entry.verdict is not None

@@ -13,6 +13,7 @@ from bench import gpu_cases, gpu_gate, gpu_profile, gpu_roofline, gpu_run, gpu_u
 from bench.gpu_cases import GpuCase
 from bench.gpu_contenders import Cohen, Compiled, Eager, GpuProblem, OursGpu, contenders
 from bench.gpu_machine import AbstractMachine, ceilings
+from bench.gpu_report import gpu_table
 from bench.gpu_resnet50 import resnet50
 from bench.ledger import Row
 from pixeldp_fast import Gaussian
@@ -91,7 +92,8 @@ def values(rows):
 
 @pytest.mark.parametrize("network", NETWORKS, ids=lambda c: c.name)
 @pytest.mark.parametrize("dtype", gpu_unit.DTYPES)
-def test_a_unit_becomes_rows(network, dtype):
+def test_a_unit_becomes_rows(network, dtype, monkeypatch):
+    monkeypatch.setattr(gpu_unit, "RUN", 60.0)  # all examples, however busy this machine is
     rows = gpu_unit.measure(
         network, dtype, Host(), taking_part(gpu_unit.DTYPES[dtype]), (2, 2), note="code abc"
     )
@@ -125,6 +127,36 @@ def test_the_engine_is_measured_against_the_strongest_torch_of_its_dtype():
     assert found[name, "pixeldp_fast triton over it"].value == ratio.value
 
 
+def test_a_table_shows_complete_runs():
+    units = (("mlp128", "float32", 2.0), ("resnet20", "bfloat16", 1.5))
+    rows = []
+    for at, (name, dtype, ratio) in enumerate(units):
+        for contender, metric, value, note in (
+            ("pixeldp_fast triton", "rate", 4e6, ""),
+            ("pixeldp_fast triton", "share of the serial roofline", 0.25, ""),
+            ("pixeldp_fast triton", "over the strongest PyTorch", ratio, "eager; per round"),
+            ("Cohen's loop", "pixeldp_fast triton over it", 9.0, ""),
+        ):
+            label = f"{name}, {dtype}, {contender}"
+            row = vars(Row("gpu", label, metric, value, value, value, "", note))
+            rows.append({k: str(v) for k, v in row.items()} | {"time": f"203{at}"})
+    lines = gpu_table(rows).splitlines()
+    assert len(lines) == 4
+    assert "MLP 128-128-128-10" in lines[2]
+    assert "(eager)" in lines[2]
+    assert "25%" in lines[3]
+    assert "9.0" in lines[3]
+    older = [row | {"time": "2020", "value": "77"} for row in rows[:1]]
+    assert gpu_table(older + rows) == gpu_table(rows)
+
+
+def test_a_slow_contender_gets_fewer_examples(monkeypatch):
+    monkeypatch.setattr(gpu_unit, "RUN", 0.0)
+    rows = gpu_unit.measure(case(), "float32", Host(), (Eager(torch.float32),), (2, 2))
+    rate = values(rows)["eager channels-last", "rate"]
+    assert "1 examples of 128 draws" in rate.note
+
+
 def test_all_contenders_are_on_the_list():
     names = {c.name for c in contenders(torch.bfloat16)}
     assert names == {
@@ -143,7 +175,7 @@ def test_contenders_count_every_draw_and_agree(network):
     problem = GpuProblem.of(many, Host())
     shares = []
     for contender in taking_part(torch.float32):
-        counts = contender.prepare(problem, contender.chunks(many)[0]).count()
+        counts = contender.prepare(problem, contender.chunks(many)[0]).count(2)
         assert counts.shape == (2, 10)
         assert (counts.sum(axis=1) == many.draws).all()
         shares.append(counts / many.draws)
