@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterator
 
 import torch
 
-from pixeldp_fast.backends.base import AbstractBackend
+from pixeldp_fast.backends.base import AbstractBackend, AbstractEngine
 from pixeldp_fast.backends.native import NativeBackend
 from pixeldp_fast.backends.pytorch import TorchBackend
 from pixeldp_fast.backends.reduction import AbstractReduction
@@ -48,15 +49,65 @@ def select(
     UnsupportedBackend
         With the backend's reason. An explicit choice never falls back.
     """
+    reasons: list[str] = []
+    for backend in _supporting(name, plan, mechanism, reduction, device, dtype, reasons):
+        _log(backend, reasons)
+        return backend
+    raise UnsupportedBackend(f"No backend runs this model here ({'; '.join(reasons)}).")
+
+
+def prepared(
+    name: str,
+    plan: Plan,
+    mechanism: AbstractMechanism,
+    reduction: AbstractReduction,
+    device: torch.device,
+    *,
+    dtype: torch.dtype | None = None,
+    tile: int | None = None,
+) -> tuple[str, AbstractEngine]:
+    """The name and engine of the selected backend; "auto" passes over one that fails to prepare.
+
+    Raises
+    ------
+    UnsupportedBackend
+        As from `select`, or from an explicit choice's `prepare`.
+    """
+    reasons: list[str] = []
+    for backend in _supporting(name, plan, mechanism, reduction, device, dtype, reasons):
+        try:
+            engine = backend.prepare(plan, mechanism, reduction, device, dtype=dtype, tile=tile)
+        except UnsupportedBackend as error:
+            if name != "auto":
+                raise
+            reasons.append(str(error))
+        else:
+            _log(backend, reasons)
+            return backend.name, engine
+    raise UnsupportedBackend(f"No backend runs this model here ({'; '.join(reasons)}).")
+
+
+def _supporting(
+    name: str,
+    plan: Plan,
+    mechanism: AbstractMechanism,
+    reduction: AbstractReduction,
+    device: torch.device,
+    dtype: torch.dtype | None,
+    reasons: list[str],
+) -> Iterator[AbstractBackend]:
+    """The backends to try, in order; why the others are not goes to `reasons`."""
     if name not in backend_names():
         raise InvalidArgument(f"`backend` must be one of {backend_names()}, got {name!r}.")
     by_name = {b.name: b for b in BACKENDS}
-    reasons: list[str] = []
     for candidate in AUTO if name == "auto" else (name,):
         support = by_name[candidate].supports(plan, mechanism, reduction, device, dtype=dtype)
         if support.ok and not (name == "auto" and support.only_named):
-            if reasons:
-                logger.info("backend %s: %s", candidate, "; ".join(reasons))
-            return by_name[candidate]
-        reasons.append(f"{candidate}: {support.reason}")
-    raise UnsupportedBackend(f"No backend runs this model here ({'; '.join(reasons)}).")
+            yield by_name[candidate]
+        else:
+            reasons.append(f"{candidate}: {support.reason}")
+
+
+def _log(backend: AbstractBackend, reasons: list[str]) -> None:
+    if reasons:
+        logger.info("backend %s: %s", backend.name, "; ".join(reasons))

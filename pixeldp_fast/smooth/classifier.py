@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from pixeldp_fast._version import __version__
 from pixeldp_fast.backends.base import AbstractEngine
 from pixeldp_fast.backends.reduction import AbstractReduction, SoftmaxSums, Votes
-from pixeldp_fast.backends.registry import backend_names, select
+from pixeldp_fast.backends.registry import backend_names, prepared
 from pixeldp_fast.backends.tally import Tally
 from pixeldp_fast.bounds.registry import radius_function
 from pixeldp_fast.errors import InvalidArgument, UnsupportedModel
@@ -426,14 +426,17 @@ class SmoothedClassifier:
             tuple((part, part.forward) for part in self.model.modules()),
         )
         if fresh or key not in self._engines:
-            backend = select(
-                self.backend, plan, self.mechanism, reduction, self.device, dtype=self.dtype
-            )
-            engine = backend.prepare(
-                plan, self.mechanism, reduction, self.device, dtype=self.dtype, tile=self.tile
+            made = prepared(
+                self.backend,
+                plan,
+                self.mechanism,
+                reduction,
+                self.device,
+                dtype=self.dtype,
+                tile=self.tile,
             )
             self._engines.clear()  # only the model as it is now; copies share the dictionary
-            self._engines[key] = backend.name, engine
+            self._engines[key] = made
         return self._engines[key]
 
 

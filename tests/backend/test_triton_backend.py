@@ -6,8 +6,11 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
+from triton.errors import TritonError
 
 from pixeldp_fast import Gaussian, Laplace, SmoothedClassifier, config
+from pixeldp_fast.backends import registry
+from pixeldp_fast.backends.base import Support
 from pixeldp_fast.backends.reduction import RealParts, SoftmaxSums, Votes
 from pixeldp_fast.backends.registry import select
 from pixeldp_fast.backends.triton import engine, operators
@@ -248,6 +251,25 @@ def test_it_is_never_chosen_silently():
     )
     certificates = smoothed.certify(torch.rand(2, 1, 2, 3), n0=20, n=200)
     assert "interpreter" in certificates.terms.arithmetic
+
+
+@interpreted
+def test_auto_passes_over_kernels_that_fail_and_an_explicit_choice_does_not(monkeypatch, caplog):
+    plan = plan_of(mlp)
+    monkeypatch.setattr(TritonBackend, "supports", lambda *_, **__: Support(True))
+
+    def broken(*_, **__):
+        raise TritonError("no such instruction\nand more")
+
+    monkeypatch.setattr(engine.TritonEngine, "__init__", broken)
+    case = plan, Gaussian(1.0), Votes(K), CPU
+    with caplog.at_level("INFO", logger="pixeldp_fast"):
+        name, made = registry.prepared("auto", *case)
+    assert name in ("native", "torch")
+    assert "no such instruction" in caplog.text
+    assert made.run(examples(plan, 1), np.array([0]), STREAM, 0, 5).draws == 5
+    with pytest.raises(UnsupportedBackend, match="TritonError: no such instruction"):
+        registry.prepared("triton", *case)
 
 
 def refusal(plan, *, mechanism=None, device=CPU, dtype=None):

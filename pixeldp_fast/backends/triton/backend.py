@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+from subprocess import SubprocessError
 from typing import TYPE_CHECKING, ClassVar
 from weakref import WeakKeyDictionary
 
@@ -82,11 +83,21 @@ class TritonBackend(AbstractBackend):
         support = self.supports(plan, mechanism, reduction, device, dtype=dtype)
         if not support.ok:
             raise UnsupportedBackend(f"triton: {support.reason}")
+        from triton.errors import TritonError
+
         from pixeldp_fast.backends.triton.engine import TritonEngine
 
-        return TritonEngine(
-            plan, mechanism, reduction, device, dtype or torch.float32, tile, graph_of
-        )
+        chosen = dtype or torch.float32
+        try:
+            return TritonEngine(plan, mechanism, reduction, device, chosen, tile, graph_of)
+        except UnsupportedBackend:
+            raise
+        except (TritonError, RuntimeError, SubprocessError) as error:  # compilers and drivers
+            cause = str(error).strip().split("\n")[0]
+            raise UnsupportedBackend(
+                f"triton: its kernels or the suffix do not compile or run on {device} "
+                f"({type(error).__name__}: {cause}); use backend='torch'."
+            ) from error
 
 
 def graph_of(plan: Plan, *, again: bool = False) -> Graph | None:
