@@ -21,7 +21,7 @@ from pixeldp_fast.noise.stream import SHARED_EXAMPLE, Purpose, Stream
 triton = pytest.importorskip("triton")
 tl = pytest.importorskip("triton.language")
 
-from pixeldp_fast.backends.triton import heads, mlp, noise  # noqa: E402
+from pixeldp_fast.backends.triton import convolution, heads, mlp, noise  # noqa: E402
 from pixeldp_fast.backends.triton.draws import Draws, key_words, place, signed  # noqa: E402
 from pixeldp_fast.backends.triton.math import INTERPRETED, philox  # noqa: E402
 
@@ -311,6 +311,58 @@ def test_mlp_count(dtype, law, widths):
             slopes=slopes, dtype=dtype,
         )  # fmt: skip
     assert torch.equal(halves, table)
+
+
+# Maps that no tile divides, channels that are no power of two, strides, one-sided padding.
+CONVOLUTIONS = [
+    ((3, 6, 5, 3), (5, 3, 3), (1, 1), ((1, 1), (1, 1)), True),
+    ((2, 7, 7, 16), (32, 3, 3), (2, 2), ((1, 1), (1, 1)), False),
+    ((4, 4, 4, 20), (70, 1, 1), (1, 1), ((0, 0), (0, 0)), True),
+    ((2, 9, 8, 1), (4, 5, 2), (2, 1), ((2, 1), (0, 2)), False),
+    ((65, 1, 1, 70), (3, 1, 1), (1, 1), ((0, 0), (0, 0)), False),
+]
+
+
+@each_dtype
+@pytest.mark.parametrize(("maps", "kernel", "stride", "padding", "with_residual"), CONVOLUTIONS)
+def test_convolve(dtype, maps, kernel, stride, padding, with_residual):
+    x = random(*maps, dtype=dtype)
+    weight = random(*kernel, maps[3], dtype=dtype, scale=(kernel[1] * kernel[2] * maps[3]) ** -0.5)
+    bias = random(kernel[0], seed=2)
+    (top, bottom), (left, right) = padding
+    padded = torch.nn.functional.pad(x.double(), (0, 0, left, right, top, bottom))
+    want = torch.nn.functional.conv2d(
+        padded.movedim(3, 1), weight.double().movedim(3, 1), bias.double(), stride
+    ).movedim(1, 3)
+    residual = random(*want.shape, dtype=dtype, seed=3) if with_residual else None
+    want = want + (residual.double() if with_residual else 0.0)
+    want = torch.where(want > 0, want, want * 0.1)
+    options = {"stride": stride, "padding": padding, "slope": 0.1}
+    out = torch.full(want.shape, torch.nan, dtype=dtype)
+    convolution.convolve(x, weight, bias, residual, out, **options)
+    ulp = {torch.float32: 1e-6, torch.bfloat16: BFLOAT_ULP, torch.float16: 2.0**-10}[dtype]
+    assert ((out.double() - want).abs() <= ulp * want.abs() + 2e-6).all()
+    # A row's result is its own: the last row alone gives the same bits, unless NumPy's product
+    # of another shape sums in another order.
+    last = torch.full((1, *want.shape[1:]), torch.nan, dtype=dtype)
+    alone = residual[-1:].contiguous() if with_residual else None
+    convolution.convolve(x[-1:].contiguous(), weight, bias, alone, last, **options)
+    assert torch.allclose(last.double(), out[-1:].double(), rtol=ulp, atol=2e-6)
+
+
+def test_convolve_refuses():
+    x, weight, bias, out = random(2, 4, 4, 3), random(5, 3, 3, 3), random(5), random(2, 2, 2, 5)
+    convolution.convolve(x, weight, bias, None, out)
+    with pytest.raises(InvalidArgument, match="out"):
+        convolution.convolve(x, weight, bias, None, out, padding=((1, 1), (1, 1)))
+    with pytest.raises(InvalidArgument, match="stride"):
+        convolution.convolve(x, weight, bias, None, out, stride=(0, 1))
+    with pytest.raises(InvalidArgument, match="does not fit"):
+        convolution.convolve(x, random(5, 5, 3, 3), bias, None, out)
+    with pytest.raises(InvalidArgument, match="weight"):
+        convolution.convolve(x, random(5, 3, 3, 2), bias, None, out)
+    with pytest.raises(InvalidArgument, match="contiguous"):
+        convolution.convolve(x.transpose(1, 2), weight, bias, None, out)
 
 
 def test_places_stay_exact_beyond_32_bits():

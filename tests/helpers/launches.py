@@ -10,7 +10,7 @@ from itertools import pairwise
 
 import torch
 
-from pixeldp_fast.backends.triton import heads, mlp, noise
+from pixeldp_fast.backends.triton import convolution, heads, mlp, noise
 from pixeldp_fast.backends.triton.draws import Draws
 from tests.helpers.cubins import compiled, reading, recorded
 
@@ -86,6 +86,21 @@ def mlp_launch(widths, scores, dtype):
     )
 
 
+def convolution_launch(channels, outputs, side, kernel, stride, dtype, residual=True):
+    pad, out_side = kernel // 2, (side - kernel % 2) // stride + kernel % 2
+    out = meta(128, out_side, out_side, outputs, dtype=dtype)
+    convolution.convolve(
+        meta(128, side, side, channels, dtype=dtype),
+        meta(outputs, kernel, kernel, channels, dtype=dtype),
+        meta(outputs),
+        out if residual else None,
+        out,
+        stride=(stride, stride),
+        padding=((pad, pad), (pad, pad)),
+        slope=0.0,
+    )
+
+
 LAUNCHES = {
     "noise 784": lambda: noise_launch(1, 784),
     "noise 784 laplace": lambda: noise_launch(1, 784, law=1),
@@ -102,13 +117,26 @@ LAUNCHES = {
     "dense 3136-1024-10": lambda: dense_launch(3136, 1024, 10, "votes", FP32),
     "mlp 784-256-256-10 bf16": lambda: mlp_launch((784, 256, 256, 10), "votes", BF16),
     "mlp 128-128-128-10 bf16": lambda: mlp_launch((128, 128, 128, 10), "votes", BF16),
+    "conv 3-16 bf16": lambda: convolution_launch(3, 16, 32, 3, 1, BF16, False),
+    "conv 16-16 bf16": lambda: convolution_launch(16, 16, 32, 3, 1, BF16),
+    "conv 64-64 bf16": lambda: convolution_launch(64, 64, 8, 3, 1, BF16),
+    "conv 320-640 bf16": lambda: convolution_launch(320, 640, 16, 3, 2, BF16),
+    "conv 64-256 bf16": lambda: convolution_launch(64, 256, 56, 1, 1, BF16),
+    "conv 16-16": lambda: convolution_launch(16, 16, 32, 3, 1, FP32),
+    "conv 320-320": lambda: convolution_launch(320, 320, 16, 3, 1, FP32),
     "mlp 784-256-256-10": lambda: mlp_launch((784, 256, 256, 10), "votes", FP32),
 }
-BLACKWELL = ("noise 784", "count 10", "dense 3136-1024-10 bf16", "mlp 784-256-256-10 bf16")
+BLACKWELL = (
+    "noise 784",
+    "count 10",
+    "dense 3136-1024-10 bf16",
+    "mlp 784-256-256-10 bf16",
+    "conv 64-64 bf16",
+)
 
 
 def launch_of(make):
-    with recorded(noise, heads, mlp) as launches:
+    with recorded(noise, heads, mlp, convolution) as launches:
         make()
     (launch,) = launches
     return launch

@@ -33,6 +33,13 @@ REGISTERS = {
     "mlp 784-256-256-10 bf16": (180, 154),
     "mlp 128-128-128-10 bf16": (230, 228),
     "mlp 784-256-256-10": (128, 128),
+    "conv 3-16 bf16": (64, 48),
+    "conv 16-16 bf16": (60, 46),
+    "conv 64-64 bf16": (98, 80),
+    "conv 320-640 bf16": (172, 140),
+    "conv 64-256 bf16": (135, 126),
+    "conv 16-16": (64, 64),
+    "conv 320-320": (128, 128),
 }
 # Of vectors; a map's tile is transposed through shared memory on its way to channels last.
 INSTRUCTIONS_PER_NORMAL = {"vector": 21, "map": 27}
@@ -98,5 +105,5 @@ def test_every_launch_is_read(readings):
 
 
 def test_blackwell_compiles(readings):
-    assert len(readings["blackwell"]) == 4
+    assert len(readings["blackwell"]) == 5
     assert all(0 < shared <= SHARED_LIMIT["sm_90"] for shared in readings["blackwell"].values())
