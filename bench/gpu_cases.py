@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -34,8 +34,13 @@ class GpuCase:
         Of Cohen's loop: his default, and his advice for large images.
     chunks : tuple of int
         Draws at a time that the other contenders in torch choose from; powers of two.
+    expected : float
+        Draws/s that PyTorch at its best in bfloat16 should reach on an H200 by an estimate made
+        beforehand (its lower end): a baseline far below is a weak one. 0: none was made.
     gate : int
         Draws that the gate compares.
+    calibration : int
+        Images that the batch norms see.
     """
 
     name: str
@@ -48,8 +53,9 @@ class GpuCase:
     draws: int
     batch: int
     chunks: tuple[int, ...]
+    expected: float = 0.0
     gate: int = 1024
-    calibration: int = field(default=64)
+    calibration: int = 64
 
     def model(self, device: torch.device) -> PixelDP:
         """The network in eval mode on the device, its batch norms calibrated on noisy features."""
@@ -113,6 +119,7 @@ CASES = (
         draws=2**16,
         batch=1000,
         chunks=(1024, 4096, 16_384, 65_536),
+        expected=25e6,
     ),
     GpuCase(
         "mlp784",
@@ -125,6 +132,7 @@ CASES = (
         draws=2**17,
         batch=1000,
         chunks=(4096, 16_384, 65_536, 131_072),
+        expected=0.35e9,
     ),
     GpuCase(
         "mlp128",
@@ -137,6 +145,7 @@ CASES = (
         draws=2**17,
         batch=1000,
         chunks=(4096, 16_384, 65_536, 131_072),
+        expected=0.9e9,
     ),
     GpuCase(
         "resnet20",
@@ -149,6 +158,7 @@ CASES = (
         draws=2**16,
         batch=1000,
         chunks=(256, 1024, 4096, 8192),
+        expected=0.8e6,
     ),
     GpuCase(
         "resnet110",
@@ -161,6 +171,7 @@ CASES = (
         draws=2**15,
         batch=1000,
         chunks=(256, 1024, 4096),
+        expected=0.15e6,
         gate=512,
     ),
     GpuCase(
@@ -174,6 +185,7 @@ CASES = (
         draws=2**12,
         batch=1000,
         chunks=(256, 1024),
+        expected=35e3,
         gate=256,
     ),
     GpuCase(
@@ -187,6 +199,7 @@ CASES = (
         draws=2**12,
         batch=400,
         chunks=(64, 256, 512),
+        expected=18e3,
         gate=128,
     ),
 )

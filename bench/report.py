@@ -5,8 +5,21 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from bench import chart, cohen, demo, engine, ledger, memory, mnist, noise, statistics, tiles
+from bench import (
+    chart,
+    cohen,
+    demo,
+    engine,
+    gpu_unit,
+    ledger,
+    memory,
+    mnist,
+    noise,
+    statistics,
+    tiles,
+)
 from bench.engine_report import cohen_table, contenders_table, engine_table
+from bench.gpu_report import gpu_table
 from bench.markdown import Cells, markdown, spread
 
 README = Path(__file__).parent.parent / "README.md"
@@ -124,6 +137,7 @@ TABLES: dict[str, tuple[str, Callable[[list[Cells]], str]]] = {  # block: case o
     "mnist": (mnist.CASE, mnist_table),
     "engine": (engine.CASE, engine_table),
     "engine-contenders": (engine.CASE, contenders_table),
+    "gpu": (gpu_unit.CASE, gpu_table),
     "cohen": (cohen.CASE, cohen_table),
     "noise": (noise.CASE, noise_table),
     "statistics": (statistics.CASE, statistics_table),

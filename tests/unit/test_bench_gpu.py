@@ -16,7 +16,7 @@ from bench.gpu_machine import AbstractMachine, ceilings
 from bench.gpu_report import gpu_table
 from bench.gpu_resnet50 import resnet50
 from bench.ledger import Row
-from pixeldp_fast import Gaussian
+from pixeldp_fast import Gaussian, config
 from pixeldp_fast.models import build
 from pixeldp_fast.models.resnet import cifar_resnet
 from pixeldp_fast.plan.plan import make_plan
@@ -115,9 +115,8 @@ def test_a_unit_becomes_rows(network, dtype, monkeypatch):
 
 
 def test_the_engine_is_measured_against_the_strongest_torch_of_its_dtype():
-    triton = pytest.importorskip("triton")
-    if triton.knobs.runtime.interpret is not True:
-        pytest.skip("there is no interpreter to run the engine in")
+    if not config.triton_interpreted():
+        pytest.skip("with a GPU, Triton's interpreter is off")
     network, dtype = case(examples=1), torch.float32
     slow = (OursGpu("triton", dtype), Cohen(), Eager(dtype))
     rows = gpu_unit.measure(network, "float32", Host(), slow, (2, 2))
@@ -148,6 +147,14 @@ def test_a_table_shows_complete_runs():
     assert "9.0" in lines[3]
     older = [row | {"time": "2020", "value": "77"} for row in rows[:1]]
     assert gpu_table(older + rows) == gpu_table(rows)
+
+
+def test_a_weak_baseline_is_named(capsys):
+    rows = gpu_unit.measure(
+        case(expected=1e15), "bfloat16", Host(), (Eager(torch.bfloat16), Cohen()), (2, 2)
+    )
+    assert values(rows)["eager channels-last", "over its estimate"].value < 1e-3
+    assert "small, bfloat16: PyTorch reaches 0% of its estimate" in capsys.readouterr().err
 
 
 def test_a_slow_contender_gets_fewer_examples(monkeypatch):
