@@ -1,8 +1,10 @@
 """`tune`: time the kernels' configurations on this GPU, and write the table that engines read.
 
 One field of a configuration is changed at a time, in the engine that uses it, and kept if the whole
-run is faster by `GAIN`. A line decides the last bits of outputs from then on, so certificates that
-were made before keep their old line in their record and are not continued with the new one.
+run is faster by `GAIN`. Convolutions, which the library does unless a line says otherwise, are
+tried one shape at a time with the kernel's default. A line decides the last bits of outputs from
+then on: certificates that were made before keep the old one in their record, and are not continued
+with the new.
 """
 
 from __future__ import annotations
@@ -90,7 +92,8 @@ def tuned(
         if request.dtype != tuning.name_of(dtype):
             continue  # the float32 noise of the engine's self-check
         base, _ = engine(*found)
-        for fields in variants(request.default):
+        on = [dataclasses.asdict(request.default)] if request.listed else []
+        for fields in on or variants(request.default):
             line = _line(request, fields)
             try:
                 other, _ = engine(*found, line)

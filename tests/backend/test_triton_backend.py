@@ -13,7 +13,7 @@ from pixeldp_fast.backends import registry
 from pixeldp_fast.backends.base import Support
 from pixeldp_fast.backends.reduction import RealParts, SoftmaxSums, Votes
 from pixeldp_fast.backends.registry import select
-from pixeldp_fast.backends.triton import engine, operators
+from pixeldp_fast.backends.triton import engine, operators, tuning
 from pixeldp_fast.backends.triton.backend import TritonBackend, graph_of
 from pixeldp_fast.backends.triton.checks import blind_to_place
 from pixeldp_fast.backends.triton.compiling import compiled
@@ -522,6 +522,40 @@ def test_packed_tiles_count_the_same(network, monkeypatch):
             assert torch.allclose(first, second, atol=1e-5)
 
 
+def convolutions(*shapes):
+    return [
+        {
+            "kernel": "convolution",
+            "shape": shape,
+            "dtype": "float32",
+            "device": "interpreter",
+            "config": {"pixels": 512},
+        }
+        for shape in shapes
+    ]
+
+
+@interpreted
+@pytest.mark.parametrize("compiling", [False, True])
+def test_convolutions_by_the_kernel_where_the_table_says_so(compiling, monkeypatch):
+    plan = plan_of(residual)
+    features = torch.randn(20, *plan.noise_shape)
+    if compiling:
+        monkeypatch.setattr(engine, "ways", lambda device: ((True, False),))
+    # Stride 2 and a shortcut behind the second.
+    with tuning.trial(*convolutions("4x6x6x8x3x3x2x2", "8x3x3x8x3x3x1x1")):
+        made = prepared(plan, Votes(K))
+    assert "graph of 2 convolution(pixels=512" in made.arithmetic
+    assert ("compiled graph" in made.arithmetic) == compiling
+    with torch.inference_mode():
+        assert torch.allclose(made.outputs(features), plan.suffix(features), atol=1e-5)
+    plain = prepared(plan, Votes(K))
+    assert "convolution" not in plain.arithmetic
+    x, index = examples(plan, 1), np.array([4])
+    moved = made.run(x, index, STREAM, 0, 100).counts - plain.run(x, index, STREAM, 0, 100).counts
+    assert np.abs(moved).sum() <= 2
+
+
 @interpreted
 def test_operators_say_what_they_do():
     f32, config = torch.zeros, [128, 0, 0, 4, 1]
@@ -537,6 +571,9 @@ def test_operators_say_what_they_do():
     config[1] = 16
     two = (f32(128, 5), f32(9, 5), f32(9), f32(K, 9), f32(K), table, words, 0.0, "votes", config)
     torch.library.opcheck(operators.dense_dense_count, two)
+    tile = [64, 16, 16, 4, 2]
+    window = (f32(2, 4, 5, 3), f32(6, 3, 3, 3), f32(6), None, [2, 1], [1, 0, 1, 1], 0.0, tile)
+    torch.library.opcheck(operators.convolve, window)
 
 
 def test_every_engine_is_compiled_however_many_there_are():

@@ -4,6 +4,7 @@ import json
 
 import pytest
 import torch
+from torch import nn
 
 from bench import gpu_tune
 from pixeldp_fast import Gaussian, config
@@ -11,7 +12,7 @@ from pixeldp_fast.backends.reduction import Votes
 from pixeldp_fast.backends.triton import tuning
 from pixeldp_fast.backends.triton.backend import TritonBackend
 from pixeldp_fast.backends.triton.noise import NoiseConfig
-from tests.helpers.networks import K, conv_on_image, examples, plan_of
+from tests.helpers.networks import K, examples, plan_of
 
 CPU = torch.device("cpu")
 DEFAULT = NoiseConfig(rows=128, channels=1, quads=4, warps=4)
@@ -83,7 +84,8 @@ def test_variants_change_one_field_within_limits():
 def test_tuning_keeps_what_is_faster_and_engines_then_use_it(monkeypatch):
     gains = iter([1.0, 2.0])
     monkeypatch.setattr(gpu_tune, "_gain", lambda *_: next(gains, 1.0))
-    plan = plan_of(conv_on_image)
+    layers = nn.Linear(7, 260), nn.ReLU(), nn.Linear(260, K)  # too wide for one kernel
+    plan = plan_of(lambda: (nn.Identity(), nn.Sequential(*layers), (7,)))
     lines = gpu_tune.tuned(plan, Gaussian(0.5), examples(plan, 1), 10, torch.float32)
     (found,) = lines
     assert found["gain"] == 2.0

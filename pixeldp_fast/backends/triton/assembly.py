@@ -104,15 +104,17 @@ def _parts(
     # IEEE float32 products have no tensor cores to go to: a wide layer is left to the library.
     body, head = split_head(behind, two_layers=target.dtype != torch.float32)
     if head is None or scores is None or plan.num_outputs > heads.MAX_CLASSES:
-        network = made(GraphModule(behind, target.dtype, target.device))
-        words = f"{how} graph of {len(behind.nodes)}"
+        graph_module = GraphModule(behind, target.dtype, target.device)
+        network = made(graph_module)
+        words = f"{how} graph of {len(behind.nodes)}{graph_module.words}"
         return _with_count(front, network, scores, reduction, target, words)
     counter, logits, named = fused_head(head, scores, target)
     if not body.nodes:  # the head reads the noise as it is in memory
         words = f"{front.words} > {named}"
         return Assembly(front.noisy, front.behind, None, counter, logits, words)
-    network = made(GraphModule(body, target.dtype, target.device, for_head=True))
-    words = f"{front.words} > {how} graph of {len(body.nodes)} > {named}"
+    graph_module = GraphModule(body, target.dtype, target.device, for_head=True)
+    network = made(graph_module)
+    words = f"{front.words} > {how} graph of {len(body.nodes)}{graph_module.words} > {named}"
     return Assembly(front.noisy, front.behind, network, counter, logits, words)
 
 

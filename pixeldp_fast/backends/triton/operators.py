@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pixeldp_fast.backends.triton import heads, noise
+from pixeldp_fast.backends.triton import convolution, heads, noise
 from pixeldp_fast.backends.triton.draws import Draws
 
 _SEEDS = 2**64
@@ -116,6 +116,60 @@ def dense_dense_count(
         scores=scores,
         config=heads.HeadConfig(*config),
     )
+
+
+@torch.library.custom_op("pixeldp_fast::convolve", mutates_args=())
+def convolve(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor,
+    residual: Tensor | None,
+    stride: list[int],
+    padding: list[int],
+    slope: float,
+    config: list[int],
+) -> Tensor:
+    """`convolution.convolve` into a new tensor; padding is (top, bottom, left, right)."""
+    out = x.new_empty(_convolved(x, weight, stride, padding))
+    top, bottom, left, right = padding
+    convolution.convolve(
+        x,
+        weight,
+        bias,
+        residual,
+        out,
+        stride=(stride[0], stride[1]),
+        padding=((top, bottom), (left, right)),
+        slope=slope,
+        config=convolution.ConvolutionConfig(*config),
+    )
+    return out
+
+
+@convolve.register_fake
+def _(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor,
+    residual: Tensor | None,
+    stride: list[int],
+    padding: list[int],
+    slope: float,
+    config: list[int],
+) -> Tensor:
+    return x.new_empty(_convolved(x, weight, stride, padding))
+
+
+def _convolved(x: Tensor, weight: Tensor, stride: list[int], padding: list[int]) -> list[int]:
+    rows, height, width, _ = x.shape
+    outputs, kernel_height, kernel_width, _ = weight.shape
+    top, bottom, left, right = padding
+    return [
+        rows,
+        (height + top + bottom - kernel_height) // stride[0] + 1,
+        (width + left + right - kernel_width) // stride[1] + 1,
+        outputs,
+    ]
 
 
 def _nothing(*_: Any) -> None:

@@ -27,13 +27,17 @@ INTERPRETED_ROWS = 128  # the least tile
 
 @dataclasses.dataclass(frozen=True)
 class Request:
-    """A configuration that was asked for: its key, and what runs without a line for it."""
+    """A configuration that was asked for: its key, and what a line for it changes.
+
+    `listed` says that without a line the kernel does not run at all.
+    """
 
     kernel: str
     shape: str
     dtype: str
     machine: str
     default: Any
+    listed: bool
 
 
 @dataclasses.dataclass
@@ -80,16 +84,35 @@ def chosen(
     """
     if device.type != "cuda":
         default = replace(default, rows=INTERPRETED_ROWS)  # type: ignore[type-var]
+    return _from_line(kernel, shape, dtype, device, default, listed=False) or default
+
+
+def listed(
+    kernel: str, shape: str, dtype: torch.dtype, device: torch.device, default: Config
+) -> Config | None:
+    """The same for a kernel that runs only where the table has a line for it; None elsewhere."""
+    return _from_line(kernel, shape, dtype, device, default, listed=True)
+
+
+def _from_line(
+    kernel: str,
+    shape: str,
+    dtype: torch.dtype,
+    device: torch.device,
+    default: Config,
+    *,
+    listed: bool,
+) -> Config | None:
     names, now = machines(device), _TRIAL.get()
     lines = shipped()
     if now is not None:
-        now.requests.append(Request(kernel, shape, name_of(dtype), names[0], default))
+        now.requests.append(Request(kernel, shape, name_of(dtype), names[0], default, listed))
         lines = (*now.lines, *lines)
     for machine in names:
         for line in lines:
             if key_of(line) == (kernel, shape, name_of(dtype), machine):
                 return replace(default, **line["config"])  # type: ignore[type-var]
-    return default
+    return None
 
 
 def key_of(line: Line) -> tuple[str, str, str, str]:
