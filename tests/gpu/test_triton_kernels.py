@@ -29,7 +29,7 @@ pytestmark = [
     pytest.mark.skipif(not torch.cuda.is_available(), reason="no NVIDIA GPU"),
 ]
 pytest.importorskip("triton")
-from pixeldp_fast.backends.triton import heads, mlp, noise  # noqa: E402
+from pixeldp_fast.backends.triton import convolution, heads, mlp, noise  # noqa: E402
 
 LAWS = (Gaussian, Laplace, Uniform)
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
@@ -289,10 +289,59 @@ def test_whole_mlps_count(seed, generator, widths, dtype):
     check_votes(tables[0], x, allowed, 1000, 2)
 
 
+# (side, channels, outputs, kernel, stride, padding): thin ResNets, wide ResNet, ResNet-50, CNN.
+CONVOLUTIONS = (
+    (32, 3, 16, 3, 1, 1),
+    (32, 16, 16, 3, 1, 1),
+    (16, 32, 32, 3, 1, 1),
+    (8, 64, 64, 3, 1, 1),
+    (32, 16, 32, 3, 2, 1),
+    (32, 16, 32, 1, 2, 0),
+    (16, 320, 320, 3, 1, 1),
+    (8, 640, 640, 3, 1, 1),
+    (14, 256, 256, 3, 1, 1),
+    (56, 64, 256, 1, 1, 0),
+    (14, 32, 64, 5, 2, 2),
+)
+ROWS = 33
+
+
+@pytest.mark.parametrize("with_residual", [False, True])
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("shape", CONVOLUTIONS, ids=str)
+def test_convolutions_are_those_of_float64(generator, shape, dtype, with_residual):
+    side, channels, outputs, kernel, stride, padding = shape
+    x = torch.randn(ROWS, side, side, channels, generator=generator).to(dtype)
+    fan = (kernel * kernel * channels) ** -0.5
+    weight = (torch.randn(outputs, kernel, kernel, channels, generator=generator) * fan).to(dtype)
+    bias = torch.randn(outputs, generator=generator)
+    wide = torch.nn.functional.conv2d(
+        x.double().movedim(3, 1), weight.double().movedim(3, 1), bias.double(), stride, padding
+    ).movedim(1, 3)
+    residual = torch.randn(wide.shape, generator=generator).to(dtype) if with_residual else None
+    exact = torch.relu(wide if residual is None else wide + residual.double())
+    on = [t if t is None else t.to(DEVICE) for t in (x, weight, bias, residual)]
+    options = {"stride": (stride, stride), "padding": ((padding, padding),) * 2, "slope": 0.0}
+    out = torch.full((ROWS + 1, *wide.shape[1:]), torch.nan, dtype=dtype, device=DEVICE)
+    convolution.convolve(*on, out[:ROWS], **options)
+    assert torch.isnan(out[ROWS]).all()
+    error = (out[:ROWS].double().cpu() - exact).abs()
+    # Sums in float32 of products that are exact in 16 bits, and one rounding.
+    assert (error <= ULPS[dtype] * exact.abs() + 2e-5).all()
+    some = [
+        on[0][-7:].contiguous(),
+        *on[1:3],
+        None if residual is None else on[3][-7:].contiguous(),
+    ]
+    last = torch.full_like(out[:7], torch.nan)
+    convolution.convolve(*some, last, **options)
+    assert torch.equal(last, out[ROWS - 7 : ROWS])  # a row's bits are its own
+
+
 SMALL = """
 import torch
 from pixeldp_fast.backends.cuda import noise as cuda_noise
-from pixeldp_fast.backends.triton import heads, mlp, noise
+from pixeldp_fast.backends.triton import convolution, heads, mlp, noise
 from pixeldp_fast.backends.triton.draws import Draws
 
 device = torch.device("cuda")
@@ -317,6 +366,11 @@ heads.dense_dense_count(x[:, 0].contiguous(), w1, b1, w2, b2, draws, table)
 center = torch.rand(2, 20, device=device)
 mlp.mlp_count(
     center, address, draws, [(w1, b1), (w2, b2)], table, rows=128, slopes=[0.0]
+)
+image, kernel = torch.randn(3, 9, 9, 5, device=device), torch.randn(7, 3, 3, 5, device=device)
+made = torch.empty(3, 9, 9, 7, device=device)
+convolution.convolve(
+    image, kernel, torch.zeros(7, device=device), None, made, padding=((1, 1), (1, 1))
 )
 torch.cuda.synchronize()
 assert int(table.sum()) == 4 * 122, table
