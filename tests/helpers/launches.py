@@ -164,8 +164,6 @@ if __name__ == "__main__":
         if name in BLACKWELL:
             found["blackwell"][name] = compiled(launch, 100).metadata.shared
     for law in (0, 1):
-        for capability in (80, 90):
-            for name, shape in (("vector", (1, 1024)), ("map", (32, 196))):
-                key = f"{name} law {law} sm_{capability}"
-                found["per_normal"][key] = instructions_per_normal(*shape, law, capability)
+        for name, shape in (("vector", (1, 1024)), ("map", (32, 196))):
+            found["per_normal"][f"{name} law {law}"] = instructions_per_normal(*shape, law, 90)
     print(json.dumps(found))

@@ -15,30 +15,30 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 SHARED_LIMIT = {"sm_80": 166_912, "sm_90": 232_448}  # bytes of one block
-# Registers of a thread (sm_80, sm_90), read from Triton 3.9's code; a tenth more is let pass.
+# Registers of a thread (sm_80, sm_90), the larger of Triton 3.6's and 3.9's; a tenth more passes.
 REGISTERS = {
-    "noise 784": (30, 29),
-    "noise 784 laplace": (29, 29),
+    "noise 784": (32, 29),
+    "noise 784 laplace": (29, 30),
     "noise 3x32x32": (32, 32),
     "noise 32x14x14": (32, 32),
     "noise 5x7x7": (32, 32),
-    "count 10": (61, 70),
-    "count 1000 softmax": (128, 121),
+    "count 10": (62, 54),
+    "count 1000 softmax": (70, 74),
     "pool 64x64-10 bf16": (79, 80),
-    "pool 64x640-100 bf16 softmax": (128, 192),
-    "pool 64x64-10": (166, 154),
-    "dense 3136-1024-10 bf16": (255, 224),
-    "dense 784-256-100 bf16 softmax": (174, 187),
-    "dense 3136-1024-10": (178, 116),
-    "mlp 784-256-256-10 bf16": (180, 154),
-    "mlp 128-128-128-10 bf16": (230, 228),
-    "mlp 784-256-256-10": (128, 128),
+    "pool 64x640-100 bf16 softmax": (176, 224),
+    "pool 64x64-10": (168, 164),
+    "dense 3136-1024-10 bf16": (255, 226),
+    "dense 784-256-100 bf16 softmax": (234, 224),
+    "dense 3136-1024-10": (178, 178),
+    "mlp 784-256-256-10 bf16": (182, 237),
+    "mlp 128-128-128-10 bf16": (234, 233),
+    "mlp 784-256-256-10": (128, 152),
     "conv 3-16 bf16": (64, 48),
     "conv 16-16 bf16": (60, 46),
-    "conv 64-64 bf16": (98, 80),
+    "conv 64-64 bf16": (102, 80),
     "conv 320-640 bf16": (172, 140),
     "conv 64-256 bf16": (135, 126),
-    "conv 16-16": (64, 64),
+    "conv 16-16": (70, 64),
     "conv 320-320": (128, 128),
 }
 # Of vectors; a map's tile is transposed through shared memory on its way to channels last.
@@ -94,9 +94,8 @@ def test_products_are_where_they_were_asked_for(readings, launch):
 
 @pytest.mark.parametrize("kind", INSTRUCTIONS_PER_NORMAL)
 @pytest.mark.parametrize("law", [0, 1])
-@each_architecture
-def test_a_normal_costs_few_instructions(readings, kind, law, architecture):
-    found = readings["per_normal"][f"{kind} law {law} {architecture}"]
+def test_a_normal_costs_few_instructions(readings, kind, law):
+    found = readings["per_normal"][f"{kind} law {law}"]
     assert 10 < found <= INSTRUCTIONS_PER_NORMAL[kind]
 
 

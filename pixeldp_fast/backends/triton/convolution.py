@@ -108,7 +108,7 @@ def _convolution_kernel(
         acc = xdot(a, w, acc)
     kept = inside[:, None] & (o < OUTPUTS)[None, :]
     where = at[:, None] * OUTPUTS + o[None, :]
-    acc += tl.load(bias + o, mask=o < OUTPUTS, other=0.0)[None, :]
+    acc += tl.load(bias + o[None, :], mask=(o < OUTPUTS)[None, :], other=0.0)
     if RESIDUAL:
         acc += tl.load(residual + where, mask=kept, other=0.0).to(tl.float32)
     tl.store(out + where, activate(acc, SLOPE).to(out.dtype.element_ty), mask=kept)

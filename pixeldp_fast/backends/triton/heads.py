@@ -83,7 +83,7 @@ def tally_tile(
         first_example, first_rest = locate(rest, example, first, n, WIDE)
         examples, _ = locate_more(first_rest, first_example, i, n, FEW)
         counted = first + i < valid
-        end = tl.max(tl.where(counted, examples, 0), axis=0)
+        end, _ = locate(rest, example, tl.minimum(first + ROWS, valid) - 1, n, WIDE)
         width = 3 * CLASSES + 1 if SCORES else CLASSES + 1
         count_rows(
             logits, examples, counted, first_example, end, table, width, CLASSES, PADDED, SCORES
@@ -127,9 +127,9 @@ def _count_kernel(
 
 
 def count_config(classes: int) -> HeadConfig:
-    """A tile of about 4,096 logits, 16 a thread."""
+    """A tile of about 2,048 logits, at most 16 a thread."""
     padded = power_of_two(classes + 1)
-    return HeadConfig(rows=min(max(4096 // padded, 1), 128), warps=8 if padded >= 256 else 4)
+    return HeadConfig(rows=min(max(2048 // padded, 1), 128), warps=8 if padded >= 256 else 4)
 
 
 def count(
@@ -366,7 +366,7 @@ def _dense_dense_kernel(
             else:
                 w = tl.load(w1, mask=inside, other=0.0)
             units = xdot(a, w, units)
-        units += tl.load(bias_1 + h, mask=h < HIDDEN, other=0.0)[None, :]
+        units += tl.load(bias_1 + h[None, :], mask=(h < HIDDEN)[None, :], other=0.0)
         units = activate(units, SLOPE)
         w2 = tl.load(
             weight_2 + k * HIDDEN + h[:, None],

@@ -223,8 +223,8 @@ def count_rows(
     finite_each = (tl.abs(logits) < float("inf")) | (column >= CLASSES)
     finite = tl.min(finite_each.to(tl.int32), axis=1) > 0
     safe = tl.where(real & finite_each, logits, float("-inf"))
-    vote = tl.argmax(safe, axis=1, tie_break_left=True)
-    voted = (vote[:, None] == column) & finite[:, None]
+    vote = tl.where(finite, tl.argmax(safe, axis=1, tie_break_left=True), CLASSES)
+    voted = vote[:, None] == column
     if SCORES:
         top = tl.max(safe, axis=1)
         usable = real & finite[:, None]
@@ -232,14 +232,17 @@ def count_rows(
             tl.float64
         ).expand_dims(1)
         powers = tl.where(real, tl.exp(below), 0.0)  # of a row that is lost: 1 each, not used
-        unit = 1048576.0 / tl.sum(powers, axis=1)  # one division a row: each takes a subroutine
-        score = tl.where(usable, powers * unit[:, None], 0.0).to(tl.int64)
+        total = tl.sum(powers, axis=1)
+        # Two Newton steps from float32 are float64's reciprocal to an ulp or two; its division is a
+        # subroutine with a stack. Powers of two stay exact.
+        inverse = (1.0 / total.to(tl.float32)).to(tl.float64)
+        inverse = inverse * (2.0 - total * inverse)
+        inverse = inverse * (2.0 - total * inverse)
+        score = tl.where(usable, powers * (inverse * 1048576.0)[:, None], 0.0).to(tl.int64)
     line = table + first_example.to(tl.int64) * width + column  # [1, PADDED]
     for example in range(first_example, last_example + 1):
         mine = counted & (examples == example)
         votes = tl.sum((voted & mine[:, None]).to(tl.int32), axis=0)[None, :]
-        lost = tl.sum((mine & (finite == 0)).to(tl.int32), axis=0)
-        votes = tl.where(column == CLASSES, lost, votes)
         tl.atomic_add(line, votes.to(tl.int64), mask=votes > 0, sem="relaxed")
         if SCORES:
             kept = tl.where(mine[:, None], score, 0)

@@ -145,7 +145,7 @@ def _mlp_kernel(
             other=0.0,
         )
         units = xdot((h + noise_scale * z).to(kind), w, units)
-    units += tl.load(bias_1 + unit, mask=unit < FIRST, other=0.0)[None, :]
+    units += tl.load(bias_1 + unit[None, :], mask=(unit < FIRST)[None, :], other=0.0)
     hidden = activate(units, SLOPE_1).to(kind)
 
     k = tl.arange(0, PADDED)[None, :]
@@ -167,7 +167,7 @@ def _mlp_kernel(
                 other=0.0,
             )
             more = xdot(hidden, w, tl.zeros((ROWS, UNITS), dtype=tl.float32))
-            more += tl.load(bias_2 + s, mask=kept, other=0.0)[None, :]
+            more += tl.load(bias_2 + s[None, :], mask=kept[None, :], other=0.0)
             w = tl.load(
                 weight_3 + k * SECOND + s[:, None],
                 mask=kept[:, None] & (k < CLASSES),
