@@ -22,7 +22,7 @@ REGISTERS = {
     "noise 3x32x32": (32, 32),
     "noise 32x14x14": (32, 32),
     "noise 5x7x7": (32, 32),
-    "count 10": (62, 54),
+    "count 10": (62, 62),
     "count 1000 softmax": (70, 74),
     "pool 64x64-10 bf16": (79, 80),
     "pool 64x640-100 bf16 softmax": (176, 224),
