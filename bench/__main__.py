@@ -13,6 +13,7 @@ from rich.table import Table
 from bench import (
     cases,
     cohen,
+    decide,
     demo,
     engine,
     gpu_cases,
@@ -68,10 +69,12 @@ MEASUREMENTS = {
     "statistics": Measurement("confidence intervals", lambda _: statistics.run()),
     "memory": Measurement("peak memory against n", lambda _: memory.run()),
     "tiles": Measurement("the price of one fixed shape", lambda _: tiles.run()),
+    "decide": Measurement("draws until published radii are decided", lambda _: decide.published()),
     "mnist-vote": Measurement("accuracy of the vote", _of_model(mnist.vote), needs_model=True),
     "mnist-certified": Measurement(
         "certified accuracy", _of_model(mnist.certified), needs_model=True
     ),
+    "mnist-decide": Measurement("draws until decided", _of_model(decide.mnist), needs_model=True),
 }
 
 

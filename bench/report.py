@@ -8,6 +8,7 @@ from pathlib import Path
 from bench import (
     chart,
     cohen,
+    decide,
     demo,
     engine,
     gpu_unit,
@@ -108,6 +109,25 @@ def noise_table(rows: list[Cells]) -> str:
     )
 
 
+def decide_table(rows: list[Cells]) -> str:
+    """Draws per example until every asked radius is decided."""
+    by_case: dict[str, dict[str, Cells]] = {}
+    for row in rows:
+        by_case.setdefault(row["contender"], {})[row["metric"]] = row
+    lines = [
+        [
+            case,
+            f"{float(found['mean draws']['value']):.0f}",
+            spread(found["draws"], 0),
+            f"{float(found['fewer than the cap']['value']):.1f}",
+            f"{float(found['undecided at most']['value']):.1f} %",
+        ]
+        for case, found in by_case.items()
+    ]
+    header = ["radii asked in one run", "mean draws", "median (20 to 80 %)", "times fewer"]
+    return markdown([*header, "undecided"], lines)
+
+
 def statistics_table(rows: list[Cells]) -> str:
     """Microseconds per interval."""
     lines = [[r["contender"], spread(r, 2), r["note"]] for r in rows]
@@ -139,6 +159,7 @@ TABLES: dict[str, tuple[str, Callable[[list[Cells]], str]]] = {  # block: case o
     "engine-contenders": (engine.CASE, contenders_table),
     "gpu": (gpu_unit.CASE, gpu_table),
     "cohen": (cohen.CASE, cohen_table),
+    "decide": (decide.CASE, decide_table),
     "noise": (noise.CASE, noise_table),
     "statistics": (statistics.CASE, statistics_table),
     "tiles": (tiles.CASE, tiles_table),

@@ -116,7 +116,8 @@ int convolution(Network& network, int source, const Array<float>& weight, const 
                 std::array<std::int64_t, 2> dilation, std::int64_t groups, int residual,
                 float slope, bool fast) {
   const Shape in = network.shape(checked_value(network, source));
-  need(weight.ndim() == 4 && bias.ndim() == 1 && weight.shape(0) == bias.shape(0),
+  need(weight.ndim() == 4 && bias.ndim() == 1 && weight.shape(0) == bias.shape(0) &&
+           weight.shape(0) >= 1,
        "weight must be [O, C / groups, kh, kw] and bias [O]");
   for (const std::int64_t v : {stride[0], stride[1], dilation[0], dilation[1], groups}) {
     need(v >= 1, "stride, dilation and groups must be at least 1");

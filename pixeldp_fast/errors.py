@@ -46,4 +46,4 @@ class MissingCompiler(PixelDPError, RuntimeError):
 
 
 class CompilationFailed(PixelDPError, RuntimeError):
-    """A kernel shipped as source does not compile or load; the message holds the compiler's words."""
+    """A kernel shipped as source does not compile or load; the message quotes the compiler."""

@@ -7,6 +7,19 @@
 namespace pixeldp {
 namespace {
 
+// e^x for x <= 0 in float64, the same on every machine (a library's may differ from one processor to
+// the next): x = k ln 2 + r with |r| <= ln 2 / 2, a Taylor polynomial of degree 13 in r. Relative
+// error below 1e-15; 0 below the smallest normal number.
+double exponential(double x) {
+  if (!(x > -708.0)) return 0.0;
+  constexpr double kLog2High = 6.93147180369123816490e-01, kLog2Low = 1.90821492927058770002e-10;
+  const double k = std::floor(x * 1.44269504088896340736 + 0.5);
+  const double r = (x - k * kLog2High) - k * kLog2Low;
+  double p = 1.0;
+  for (int i = 13; i >= 1; --i) p = 1.0 + p * r / i;
+  return std::ldexp(p, static_cast<int>(k));
+}
+
 bool all_finite(const float* outputs, std::int64_t count) {
   return std::all_of(outputs, outputs + count, [](float v) { return std::isfinite(v); });
 }
@@ -23,9 +36,9 @@ void softmax(const float* outputs, std::int64_t count, std::int64_t* totals) {
   if (!vote(outputs, count, totals)) return;
   const double top = *std::max_element(outputs, outputs + count);
   double sum = 0.0;
-  for (std::int64_t k = 0; k < count; ++k) sum += std::exp(outputs[k] - top);
+  for (std::int64_t k = 0; k < count; ++k) sum += exponential(outputs[k] - top);
   for (std::int64_t k = 0; k < count; ++k) {
-    const auto score = static_cast<std::int64_t>(std::exp(outputs[k] - top) / sum * kGrid);
+    const auto score = static_cast<std::int64_t>(exponential(outputs[k] - top) / sum * kGrid);
     totals[count + 1 + k] += score;
     totals[2 * count + 1 + k] += score * score;
   }

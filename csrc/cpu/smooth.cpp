@@ -11,8 +11,27 @@
 #include <system_error>
 #include <thread>
 
+#ifdef PIXELDP_X86
+#include <xmmintrin.h>
+#endif
+
 namespace pixeldp {
 namespace {
+
+// Rounding to nearest and subnormal numbers kept, whatever the program has set for its threads:
+// both are part of the arithmetic that a certificate names.
+class PlainFloats {
+#ifdef PIXELDP_X86
+ public:
+  PlainFloats() : before_(_mm_getcsr()) { _mm_setcsr(0x1F80); }
+  ~PlainFloats() { _mm_setcsr(before_); }
+  PlainFloats(const PlainFloats&) = delete;
+  PlainFloats& operator=(const PlainFloats&) = delete;
+
+ private:
+  unsigned before_;
+#endif
+};
 
 using Clock = std::chrono::steady_clock;
 constexpr auto kBetweenQuestions = std::chrono::milliseconds(100);
@@ -69,6 +88,7 @@ bool for_all_tiles(const Network& network, const Tiles& tiles, int threads,
     asked = Clock::now();
   };
   const auto work = [&](int id) {
+    [[maybe_unused]] const PlainFloats plain;
     const auto stop = [&] {
       if (id == 0) ask();
       return stopped.load(std::memory_order_relaxed);

@@ -41,6 +41,12 @@ class AbstractEngine(abc.ABC):
         """Draws that cost no more than one: asking for whole multiples wastes nothing."""
         return 1
 
+    def renew(self) -> None:  # noqa: B027 (for most engines nothing is the right thing to do)
+        """Before a certificate: see that this still is the model, beyond what every run looks at.
+
+        Engines that evaluate the module itself have nothing to do.
+        """
+
     @abc.abstractmethod
     def run(
         self, x: torch.Tensor, index: IntArray, stream: Stream, first_draw: int, n: int

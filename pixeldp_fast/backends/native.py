@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import platform
+import threading
 from dataclasses import dataclass
 from itertools import product
 from typing import Any, ClassVar
@@ -17,7 +17,12 @@ from pixeldp_fast.backends.arithmetic import in_arithmetic, machine, prefix_dtyp
 from pixeldp_fast.backends.base import AbstractBackend, AbstractEngine, Support
 from pixeldp_fast.backends.network import check_memory, compiled
 from pixeldp_fast.backends.reduction import AbstractReduction, RealParts, SoftmaxSums, Votes
-from pixeldp_fast.backends.requirements import float32_noise, weights_on
+from pixeldp_fast.backends.requirements import (
+    dense_weights,
+    float32_noise,
+    outputs_of,
+    weights_on,
+)
 from pixeldp_fast.backends.tally import Tally
 from pixeldp_fast.backends.tiles import empty_totals, own
 from pixeldp_fast.errors import UnsupportedBackend, UnsupportedModel
@@ -25,7 +30,7 @@ from pixeldp_fast.noise.mechanism import AbstractMechanism
 from pixeldp_fast.noise.sampling import native_isa, native_module, noise_source
 from pixeldp_fast.noise.stream import Stream
 from pixeldp_fast.plan.lower import lower
-from pixeldp_fast.plan.ops import Affine, Graph
+from pixeldp_fast.plan.ops import Graph
 from pixeldp_fast.plan.passes import optimised
 from pixeldp_fast.plan.plan import Plan
 from pixeldp_fast.plan.snapshot import Snapshot
@@ -38,7 +43,9 @@ CHUNK = 4096  # draws whose outputs are handed at once to a reduction that is no
 TRIAL_TOLERANCE = 1e-3
 CPU = torch.device("cpu")
 
-_graphs: WeakKeyDictionary[Plan, Graph | UnsupportedModel] = WeakKeyDictionary()
+# From `supports` to `prepare` a plan's graph, with what it was made from, or why there is none.
+_lowered: WeakKeyDictionary[Plan, tuple[Snapshot, Graph] | UnsupportedModel] = WeakKeyDictionary()
+_lowering = threading.Lock()
 
 
 class NativeBackend(AbstractBackend):
@@ -69,7 +76,12 @@ class NativeBackend(AbstractBackend):
             return Support(False, f"the compiled engine computes in float32, not in {dtype}")
         if noise_source(mechanism, device) != "native":
             return Support(False, f"it does not sample {type(mechanism).__name__} noise")
-        for missed in (float32_noise(mechanism), weights_on(plan, device)):
+        for missed in (
+            float32_noise(mechanism),
+            weights_on(plan, device),
+            dense_weights(plan),
+            outputs_of(plan, reduction),
+        ):
             if missed is not None:
                 return Support(False, missed)
         try:
@@ -94,17 +106,29 @@ class NativeBackend(AbstractBackend):
         return _NativeEngine(plan, mechanism, reduction, tile or 0)
 
 
-def _graph(plan: Plan) -> Graph:
-    """The suffix as a graph, traced once per plan; raises what does not lower."""
-    if plan not in _graphs:
-        try:
-            _graphs[plan] = optimised(lower(plan.suffix, plan.noise_shape, part="suffix"))
-        except UnsupportedModel as error:
-            _graphs[plan] = error
-    found = _graphs[plan]
+def _graph(plan: Plan) -> tuple[Snapshot, Graph]:
+    """The suffix as a graph, traced once, and what the plan was before; raises what does not lower.
+
+    The snapshot comes first: an edit during or after the trace then shows in it.
+    """
+    with _lowering:
+        if plan not in _lowered:
+            snapshot = Snapshot(plan.prefix, plan.suffix)
+            try:
+                graph = optimised(lower(plan.suffix, plan.noise_shape, part="suffix"))
+                _lowered[plan] = snapshot, graph
+            except UnsupportedModel as error:
+                _lowered[plan] = error
+        found = _lowered[plan]
     if isinstance(found, UnsupportedModel):
         raise found
     return found
+
+
+def _forget(plan: Plan) -> None:
+    """Drop the graph and its folded weights: the next one is of the model as it is then."""
+    with _lowering:
+        _lowered.pop(plan, None)
 
 
 @dataclass(frozen=True, eq=False)
@@ -120,17 +144,18 @@ class _Packed:
     snapshot: Snapshot
     suffix: Any
     prefix: Any | None
+    trial: Tensor  # what the module itself gave for the trial's rows
 
 
 def _packed(plan: Plan) -> _Packed:
-    """The weights as they are now. The snapshot comes first: a later edit then shows in it."""
-    snapshot = Snapshot(plan.prefix, plan.suffix)
+    """The weights as they were when the graph was made."""
+    snapshot, graph = _graph(plan)
+    _forget(plan)
     isa, native = native_isa(), native_module()
-    suffix = compiled(native, _graph(plan), isa=isa, fast=True)
+    suffix = compiled(native, graph, isa=isa, fast=True)
     exact = _exact_prefix(plan)
     prefix = None if exact is None else compiled(native, exact, isa=isa, fast=False)
-    _check_meaning(plan, suffix)
-    return _Packed(snapshot, suffix, prefix)
+    return _Packed(snapshot, suffix, prefix, _checked_trial(plan, suffix, snapshot))
 
 
 class _NativeEngine(AbstractEngine):
@@ -151,20 +176,23 @@ class _NativeEngine(AbstractEngine):
         """
         packed = self._packed
         if not packed.snapshot.matches():
-            _graphs.pop(self._plan, None)
             self._packed = packed = _packed(self._plan)
         return packed
+
+    def renew(self) -> None:
+        """Compare with the module itself, which may have changed where no snapshot looks.
+
+        Not at every run: PyTorch's threads hang in a forked child of a process that used them.
+        """
+        if not _same(_trial(self._plan), self._current().trial):
+            self._packed = _packed(self._plan)
 
     @property
     def arithmetic(self) -> str:
         packed = self._packed
         products = f"{packed.suffix.arithmetic} multiply-add"
-        words = f"native {__version__} float32 {products}"
-        if isinstance(self._reduction, SoftmaxSums):
-            words += f" exp {' '.join(platform.libc_ver())}"
-        if packed.prefix is None:
-            words += f" prefix torch {torch.__version__} {machine(CPU)}"
-        return words
+        words = f"native {__version__} float32 {products}, lowered by torch {torch.__version__}"
+        return words if packed.prefix is not None else f"{words} prefix torch {machine(CPU)}"
 
     @property
     def granularity(self) -> int:
@@ -173,7 +201,9 @@ class _NativeEngine(AbstractEngine):
     def run(self, x: Tensor, index: IntArray, stream: Stream, first_draw: int, n: int) -> Tally:
         self._reduction.check_draws(n)
         packed = self._current()
-        centers = self._centers(packed, x)
+        centers = self._centers(packed, x.detach())
+        if n == 0:
+            return self._unfused(packed, (), centers, first_draw, 0)
         draws = (
             self._mechanism.native_law,
             self._mechanism.noise_scale,
@@ -207,7 +237,6 @@ class _NativeEngine(AbstractEngine):
 
     def _unfused(self, packed: _Packed, draws: Any, centers: Any, first_draw: int, n: int) -> Tally:
         """For reductions that the engine does not know: their outputs, a chunk after the other."""
-        *law, index = draws
         nothing = empty_totals(self._reduction, CPU)
         totals = nothing.new_zeros((len(centers), len(nothing)))
         for b, start in product(range(len(centers)), range(first_draw, first_draw + n, CHUNK)):
@@ -216,6 +245,7 @@ class _NativeEngine(AbstractEngine):
                 lost = torch.full((1, self._reduction.num_outputs), torch.nan)
                 totals[b] += some * self._reduction.reduce(lost)
                 continue
+            *law, index = draws
             (outputs,) = packed.suffix.outputs_of_draws(
                 *law,
                 index[b : b + 1],
@@ -233,24 +263,52 @@ def _outputs(network: Any, rows: Any, tile: int) -> Any:
     return network.outputs_of_rows(rows, torch.get_num_threads(), tile)
 
 
-def _check_meaning(plan: Plan, suffix: Any) -> None:
-    """Refuse a compiled network that is not the module, on a trial of two random rows."""
-    generator = torch.Generator().manual_seed(0)
-    rows = torch.randn((2, *plan.noise_shape), generator=generator)
+def _trial_rows(plan: Plan, rows: int) -> Tensor:
+    generator = torch.Generator().manual_seed(rows)
+    return torch.randn((rows, *plan.noise_shape), generator=generator)
+
+
+def _trial(plan: Plan, rows: int = 2) -> Tensor:
+    """What the module itself gives for a few fixed random rows."""
     with stated_arithmetic(CPU):
-        theirs = in_arithmetic(plan.suffix, torch.float32)(rows.clone())
-    ours = torch.from_numpy(_outputs(suffix, rows.flatten(1).numpy(), 0))
-    finite = torch.isfinite(theirs)
-    scale = max([1e-30, *theirs[finite].abs().tolist()])
-    if not bool(((ours - theirs)[finite].abs() <= TRIAL_TOLERANCE * scale).all()):
-        raise UnsupportedModel(
-            "The compiled network and the module give different outputs; does its forward "
-            "depend on something outside its weights? Use backend='torch'."
+        return in_arithmetic(plan.suffix, torch.float32)(_trial_rows(plan, rows)).clone()
+
+
+def _same(a: Tensor, b: Tensor) -> bool:
+    """Bit by bit, any NaN equal to any other."""
+    return torch.equal(a.nan_to_num(), b.nan_to_num()) and torch.equal(a.isnan(), b.isnan())
+
+
+def _checked_trial(plan: Plan, suffix: Any, snapshot: Snapshot) -> Tensor:
+    """The module's trial, after comparing it with itself and with the compiled network.
+
+    Raises
+    ------
+    UnsupportedBackend
+        For a module that is not a function of its input, or not what it was lowered to.
+    """
+    once = _trial(plan)
+    if not (_same(once, _trial(plan)) and snapshot.matches()):
+        raise UnsupportedBackend(
+            "native: suffix changes from call to call (a state or noise of its own?), so that it "
+            "is not what was compiled."
         )
+    for rows in (2, 3):
+        theirs, features = _trial(plan, rows), _trial_rows(plan, rows).flatten(1)
+        difference = (torch.from_numpy(_outputs(suffix, features.numpy(), 0)) - theirs).abs()
+        finite = torch.isfinite(theirs)
+        scale = max([1e-30, *theirs[finite].abs().tolist()])
+        if not bool((difference[finite] <= TRIAL_TOLERANCE * scale).all()):
+            raise UnsupportedBackend(
+                "native: the compiled network and the module give different outputs; does its "
+                "forward depend on the batch or on something outside its weights? Use "
+                "backend='torch'."
+            )
+    return once
 
 
 def _exact_prefix(plan: Plan) -> Graph | None:
-    """The prefix as a graph if its layers lower as they are, with no weight rounded or folded.
+    """The prefix as a graph if its layers lower as they are, every weight as it is stored.
 
     Otherwise None: it runs on torch. The sensitivity is that of the stored weights.
     """
@@ -260,4 +318,9 @@ def _exact_prefix(plan: Plan) -> Graph | None:
         graph = lower(plan.prefix, plan.input_shape, part="prefix")
     except UnsupportedModel:
         return None
-    return None if any(isinstance(node, Affine) for node in graph.nodes) else graph
+    stored = {(t.data_ptr(), t.dtype) for t in plan.prefix.state_dict().values()}
+    for node in graph.nodes:
+        weights = [getattr(node, name, None) for name in ("weight", "bias", "scale", "shift")]
+        if any(w is not None and (w.data_ptr(), w.dtype) not in stored for w in weights):
+            return None
+    return graph

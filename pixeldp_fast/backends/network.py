@@ -43,13 +43,21 @@ def compiled(native: Any, graph: Graph, *, isa: str, fast: bool) -> Any:
     fast : bool
         Whether 3x3 convolutions may go by Winograd's algorithm; otherwise every output is one plain
         sum of products.
+
+    Raises
+    ------
+    UnsupportedBackend
+        For what the engine has no room for, such as a kernel of more than 1024 taps.
     """
     slope, nodes = _leading_activation(graph)
     network = native.Network(_map_shape(graph.input_shape), slope, isa)
     at = [0]  # by value of the graph, the network's value
-    for i, node in enumerate(graph.nodes):
-        at.append(_append(network, node, at, fast) if i >= nodes else 0)
-    network.finish(at[graph.output])
+    try:
+        for i, node in enumerate(graph.nodes):
+            at.append(_append(network, node, at, fast) if i >= nodes else 0)
+        network.finish(at[graph.output])
+    except ValueError as error:
+        raise UnsupportedBackend(f"native: {error}") from error
     return network
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 
+from pixeldp_fast.backends.reduction import AbstractReduction
 from pixeldp_fast.noise.mechanism import AbstractMechanism
 from pixeldp_fast.plan.plan import Plan
 
@@ -24,4 +25,21 @@ def weights_on(plan: Plan, device: torch.device) -> str | None:
         for key, tensor in module.state_dict().items():
             if tensor.device != device:
                 return f"{part}.{key} is on {tensor.device}, the examples on {device}"
+    return None
+
+
+def outputs_of(plan: Plan, reduction: AbstractReduction) -> str | None:
+    """That the reduction is of as many outputs as the network has."""
+    asked, given = reduction.num_outputs, plan.num_outputs
+    return (
+        None if asked == given else f"the reduction is of {asked} outputs, the network has {given}"
+    )
+
+
+def dense_weights(plan: Plan) -> str | None:
+    """That no weight is stored sparsely."""
+    for part, module in (("prefix", plan.prefix), ("suffix", plan.suffix)):
+        for key, tensor in module.state_dict().items():
+            if tensor.layout != torch.strided:
+                return f"{part}.{key} is {tensor.layout}, which the engine does not read"
     return None

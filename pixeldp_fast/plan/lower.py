@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import operator
+import threading
 import warnings
 from contextlib import redirect_stderr
 from io import StringIO
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from torch.fx import Node
 
 _DETACH = torch.ops.aten.detach_.default
+_tracing = threading.Lock()  # a trace swaps the process's standard error and torch's own state
 _TOP = "_empty_nn_module_stack_from_metadata_hook"  # torch's name for "in no module"
 
 # Of the trace alone: an extra copy for such paddings, and tensors that the module keeps of a call,
@@ -70,11 +72,34 @@ def lower(module: nn.Module, input_shape: tuple[int, ...], *, part: str = "modul
             f"{part} reads features of shape {tuple(input_shape)}; the engines run on feature maps "
             "[C, H, W] and vectors [D]."
         )
-    if any(t.is_inference() for t in (*module.parameters(), *module.buffers())):
-        with torch.inference_mode(False):
-            module = copy.deepcopy(module)  # made under inference_mode, which cannot be traced
-    program = _exported(module, tuple(input_shape), part)
-    return prune(_Walk(program, module, part).graph())
+    with _tracing:
+        program = _exported(_copy(module, part), tuple(input_shape), part)
+        _check_any_batch(program, part)
+        return prune(_Walk(program, module, part).graph())
+
+
+def _copy(module: nn.Module, part: str) -> nn.Module:
+    """What is traced in place of the module: the trace swaps a module's weights while it runs,
+    which other threads would see, and cannot read weights made under inference_mode."""
+    try:
+        with torch.inference_mode(False), torch.no_grad():
+            return copy.deepcopy(module)
+    except Exception as error:  # copying runs the user's code
+        raise UnsupportedModel(
+            f"{part} cannot be copied for tracing, so it runs on the torch and reference backends "
+            f"only: {type(error).__name__}: {error}"
+        ) from error
+
+
+def _check_any_batch(program: ExportedProgram, part: str) -> None:
+    """Refuse a module that does something else for some numbers of examples."""
+    ranges = [(int(r.lower), str(r.upper)) for r in program.range_constraints.values()]
+    guards = getattr(program, "_guards_code", None) or []  # a trial at other sizes stands behind
+    if guards or any(low > 2 or high != "int_oo" for low, high in ranges):
+        raise UnsupportedModel(
+            f"{part} depends on the number of examples in the batch ({'; '.join(guards) or ranges})"
+            ", so that it is not a function of one example."
+        )
 
 
 def _exported(module: nn.Module, input_shape: Shape, part: str) -> ExportedProgram:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+_OWN = ("_parameters", "_buffers", "_modules", "_forward_hooks", "_forward_pre_hooks")
 _PLAIN = (bool, int, float, str, type(None))
 
 
@@ -14,9 +16,9 @@ class Snapshot:
     """Copies of the tensors, and of the plain settings of every submodule.
 
     Fidelity
-        Sees edited weights and buffers, exchanged submodules and hooks, and changed attributes that
-        are numbers, strings or tuples, lists and dictionaries of such (a stride, a slope); not a
-        change in what a forward function refers to outside its module.
+        Sees edited weights, buffers and tensors in attributes, exchanged submodules, hooks and
+        other attributes, and changed numbers, strings and tuples, lists and dictionaries of such
+        (a stride, a slope); not a change inside any other object or outside the module.
     Cost
         The memory of the weights; comparing takes as long as reading them.
     """
@@ -38,7 +40,9 @@ class Snapshot:
 
 
 def _tensors(modules: tuple[nn.Module, ...]) -> list[Tensor]:
-    return [t for m in modules for part in (m.named_parameters, m.named_buffers) for _, t in part()]
+    parts = [part for m in modules for part in m.modules()]
+    stored = [t for m in modules for _, t in (*m.named_parameters(), *m.named_buffers())]
+    return stored + [v for part in parts for v in vars(part).values() if isinstance(v, Tensor)]
 
 
 def _settings(modules: tuple[nn.Module, ...]) -> list[Any]:
@@ -46,10 +50,17 @@ def _settings(modules: tuple[nn.Module, ...]) -> list[Any]:
     found: list[Any] = []
     for module in modules:
         for path, part in module.named_modules(remove_duplicate=False):
-            plain = {k: v for k, v in vars(part).items() if _is_plain(v)}
+            kept = {k: _kept(v) for k, v in vars(part).items() if k not in _OWN}
             hooks = [*part._forward_hooks.values(), *part._forward_pre_hooks.values()]
-            found.append((path, id(part), type(part), part.forward, hooks, plain))
+            found.append((path, id(part), type(part), part.forward, hooks, kept))
     return found
+
+
+def _kept(value: Any) -> Any:
+    """Plain data by value, all else by identity; tensors are compared apart."""
+    if isinstance(value, Tensor):
+        return Tensor
+    return copy.deepcopy(value) if _is_plain(value) else id(value)
 
 
 def _is_plain(value: Any) -> bool:

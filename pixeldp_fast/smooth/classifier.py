@@ -335,6 +335,7 @@ class SmoothedClassifier:
         plan = self._checked_plan()
         weights = fingerprint(self.model)
         name, engine = self._engine(scores, fresh=weights != self._checked_weights)
+        engine.renew()
         self._checked_weights = weights
         return Terms(
             mechanism=self.mechanism,

@@ -66,7 +66,7 @@ def checked_examples(
     if not bool(torch.isfinite(x).all()):
         raise InvalidArgument("`x` holds NaN or infinity.")
     if input_range is not None and x.numel():
-        _check_values(float(x.min()), float(x.max()), input_range)
+        _check_values(float(x.detach().min()), float(x.detach().max()), input_range)
 
 
 def _check_values(low: float, high: float, input_range: InputRange) -> None:
