@@ -70,6 +70,7 @@ MEASUREMENTS = {
     "memory": Measurement("peak memory against n", lambda _: memory.run()),
     "tiles": Measurement("the price of one fixed shape", lambda _: tiles.run()),
     "decide": Measurement("draws until published radii are decided", lambda _: decide.published()),
+    "mnist-training": Measurement("epochs of the recipe, timed", lambda _: mnist.training()),
     "mnist-vote": Measurement("accuracy of the vote", _of_model(mnist.vote), needs_model=True),
     "mnist-certified": Measurement(
         "certified accuracy", _of_model(mnist.certified), needs_model=True

@@ -81,13 +81,13 @@ def mnist_table(found_rows: list[Cells]) -> str:
             row = found[metric]
             error = float(row["value"]) - float(row["low"])
             rows.append([f"{metric}, %", f"{float(row['value']):.1f} ± {error:.1f}", paper])
-    for metric, scale, unit in (
-        ("average certified radius", 1.0, "input units"),
-        ("training time", 60.0, "minutes"),
+    for metric, scale, label in (
+        ("average certified radius", 1.0, "average certified radius, input units"),
+        ("training time", 60.0, "training of this model, minutes"),
+        ("training at idle", 60.0, "the same on idle cores, at the pace of two epochs, minutes"),
     ):
         if metric in found:
-            value = float(found[metric]["value"]) / scale
-            rows.append([f"{metric}, {unit}", f"{value:.3g}", ""])
+            rows.append([label, f"{float(found[metric]['value']) / scale:.3g}", ""])
     return markdown(["MNIST, L = 0.3", "pixeldp_fast", "paper"], rows)
 
 
