@@ -91,6 +91,37 @@ Layer random_layer(Random& random, const Shape& in, bool three_by_three) {
   return l;
 }
 
+// The light operations behind the convolutions: y = leaky(2 x - 1) + x, every second row with a
+// channel of zeros in front, and means over one and over all rows.
+Shape tail(Network& network, const Shape& in, int& value) {
+  const auto channels = static_cast<std::size_t>(in.c);
+  const int scaled = network.affine(value, std::vector<float>(channels, 2.0f),
+                                    std::vector<float>(channels, -1.0f), 0.25f);
+  const int sliced = network.slice_pad(network.add(scaled, value, 1.0f), 2, 1, 1, 0);
+  const Shape s = network.shape(sliced);
+  value = network.pool(sliced, {0, 1, 0, s.h}, {0, s.w}, {3.0f, 5.0f});
+  return network.shape(value);
+}
+
+Doubles tail(const Shape& in, const Doubles& x) {
+  const std::int64_t rows = (in.h + 1) / 2;
+  Doubles y(2, 0.0);
+  for (std::int64_t c = 0; c < in.c; ++c) {
+    double first = 0.0, all = 0.0;
+    for (std::int64_t i = 0; i < rows; ++i) {
+      for (std::int64_t j = 0; j < in.w; ++j) {
+        const double v = at(x, in, c, 2 * i, j), scaled = 2.0 * v - 1.0;
+        const double sum = (scaled > 0 ? scaled : 0.25 * scaled) + v;
+        first += i == 0 ? sum : 0.0;
+        all += sum;
+      }
+    }
+    y.push_back(first / 3.0);
+    y.push_back(all / 5.0);
+  }
+  return y;
+}
+
 void check(bool holds, const char* what, int trial, const char* isa) {
   if (holds) return;
   std::fprintf(stderr, "%s: trial %d on %s\n", what, trial, isa);
@@ -112,7 +143,10 @@ std::vector<std::int64_t> totals_of(const Network& network, const pixeldp::Draws
 void trial(int number, const char* isa) {
   Random random;
   for (int skip = 0; skip < 1000 * number; ++skip) random.below(2);
-  const Shape input = {1 + random.below(5), 1 + random.below(9), 1 + random.below(9)};
+  // Now and then more steps than one stretch of sums, and more coordinates than one of noise.
+  Shape input = {1 + random.below(5), 1 + random.below(9), 1 + random.below(9)};
+  if (number % 5 == 0) input = {449 + random.below(64), 1 + random.below(3), 1 + random.below(3)};
+  if (number % 5 == 1) input = {3, 14, 14};
   Network network(pixeldp::select_kernels(isa), input, 1.0f);
   std::vector<Layer> layers;
   Shape shape = input;
@@ -125,6 +159,8 @@ void trial(int number, const char* isa) {
                                 l.residual ? value : -1, 0.0f, true);
     shape = l.out;
   }
+  const Shape maps = shape;
+  shape = tail(network, maps, value);
   network.finish(value);
 
   const std::int64_t rows = 1 + random.below(40);
@@ -136,7 +172,9 @@ void trial(int number, const char* isa) {
     const float* from = features.data() + row * input.size();
     Doubles exact(from, from + input.size());
     for (const Layer& l : layers) exact = applied(l, exact);
-    const double largest = *std::max_element(exact.begin(), exact.end());
+    exact = tail(maps, exact);
+    double largest = 0.0;
+    for (const double v : exact) largest = std::max(largest, std::abs(v));
     for (std::int64_t k = 0; k < shape.size(); ++k) {
       const double ours = outputs[static_cast<std::size_t>(row * shape.size() + k)];
       check(std::abs(ours - exact[static_cast<std::size_t>(k)]) <= 2e-5 * (largest + 1.0),
@@ -153,12 +191,38 @@ void trial(int number, const char* isa) {
   check(totals == totals_of(network, draws, 2, 20), "the tile changes the tally", number, isa);
 }
 
+// A network without operations gives the features under noise: the addressed ones, in every lane.
+void noise_trial(const char* isa) {
+  const pixeldp::Kernels kernels = pixeldp::select_kernels(isa);
+  for (const Shape& shape : {Shape{1, 1, 1}, Shape{2, 3, 3}, Shape{3, 19, 27}}) {
+    const std::int64_t size = shape.size(), draws = 21;
+    Network network(kernels, shape, 1.0f);
+    network.finish(0);
+    const std::uint32_t index = 9;
+    const std::vector<float> center(static_cast<std::size_t>(size), 0.5f);
+    std::vector<float> row(center.size()), found(center.size() * 21);
+    for (const auto law :
+         {pixeldp::Law::gaussian, pixeldp::Law::laplace, pixeldp::Law::uniform}) {
+      const pixeldp::Draws asked = {law, 0.7f, 3, 1, 40, 1, draws, &index, center.data()};
+      pixeldp::outputs_of_draws(network, asked, {2, 0}, never, found.data());
+      for (std::int64_t draw = 0; draw < draws; ++draw) {
+        const pixeldp::Row address = {3, 1, index, 40 + static_cast<std::uint32_t>(draw), size};
+        kernels.add_noise(law, 0.7f, address, center.data(), row.data());
+        const float* ours = found.data() + draw * size;
+        check(std::equal(row.begin(), row.end(), ours), "other noise in the engine",
+              static_cast<int>(draw), isa);
+      }
+    }
+  }
+}
+
 }  // namespace
 
 int main() {
   int trials = 0;
   for (const char* isa : {"portable", "avx2", "avx512"}) {
     if (pixeldp::select_kernels(isa).isa == nullptr) continue;
+    noise_trial(isa);
     for (int number = 0; number < 40; ++number, ++trials) trial(number, isa);
   }
   std::printf("%d networks agree with float64\n", trials);
