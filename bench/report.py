@@ -84,7 +84,7 @@ def mnist_table(found_rows: list[Cells]) -> str:
     for metric, scale, label in (
         ("average certified radius", 1.0, "average certified radius, input units"),
         ("training time", 60.0, "training of this model, minutes"),
-        ("training at idle", 60.0, "the same on idle cores, at the pace of two epochs, minutes"),
+        ("training at idle", 60.0, "its epochs on an idle machine, at the pace of two, minutes"),
     ):
         if metric in found:
             rows.append([label, f"{float(found[metric]['value']) / scale:.3g}", ""])
