@@ -12,6 +12,18 @@ _OWN = ("_parameters", "_buffers", "_modules", "_forward_hooks", "_forward_pre_h
 _PLAIN = (bool, int, float, str, type(None))
 
 
+class _Identity:
+    """An object, equal to itself alone; kept, so that no other can take its place in memory."""
+
+    def __init__(self, value: Any) -> None:
+        self.value = value
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Identity) and other.value is self.value
+
+    __hash__ = None  # type: ignore[assignment]
+
+
 class Snapshot:
     """Copies of the tensors, and of the plain settings of every submodule.
 
@@ -52,7 +64,8 @@ def _settings(modules: tuple[nn.Module, ...]) -> list[Any]:
         for path, part in module.named_modules(remove_duplicate=False):
             kept = {k: _kept(v) for k, v in vars(part).items() if k not in _OWN}
             hooks = [*part._forward_hooks.values(), *part._forward_pre_hooks.values()]
-            found.append((path, id(part), type(part), part.forward, hooks, kept))
+            called = [_Identity(hook) for hook in hooks]
+            found.append((path, _Identity(part), type(part), part.forward, called, kept))
     return found
 
 
@@ -60,7 +73,7 @@ def _kept(value: Any) -> Any:
     """Plain data by value, all else by identity; tensors are compared apart."""
     if isinstance(value, Tensor):
         return Tensor
-    return copy.deepcopy(value) if _is_plain(value) else id(value)
+    return copy.deepcopy(value) if _is_plain(value) else _Identity(value)
 
 
 def _is_plain(value: Any) -> bool:

@@ -453,6 +453,25 @@ def test_edits_outside_the_parameters_are_noticed():
     assert torch.allclose(engine.outputs(features), model(features), atol=1e-5)
 
 
+class Acting(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.linear, self.act = nn.Linear(5, K), lambda x: x
+
+    def forward(self, x):
+        return self.act(self.linear(x))
+
+
+def test_an_exchanged_function_is_noticed_whatever_its_place_in_memory():
+    model = Acting().eval()
+    plan = make_plan(nn.Identity().eval(), model, (5,), K)
+    engine = engine_of(plan)
+    features = torch.randn(9, 5)
+    for sign in (-1.0, 1.0, -1.0, 1.0):
+        model.act = lambda x, sign=sign: x * sign
+        assert torch.allclose(engine.outputs(features), model(features), atol=1e-5)
+
+
 def test_a_certificate_is_of_the_module_whatever_was_edited():
     class Gain:
         value = 1.0

@@ -40,6 +40,10 @@ def test_it_is_never_chosen_silently():
     assert "interpreter" in certificates.terms.arithmetic
 
 
+def test_auto_does_not_choose_what_has_never_run_on_a_device():
+    assert "triton" not in registry.AUTO
+
+
 @interpreted
 def test_auto_passes_over_kernels_that_fail_and_an_explicit_choice_does_not(monkeypatch, caplog):
     plan = plan_of(mlp)
@@ -49,6 +53,7 @@ def test_auto_passes_over_kernels_that_fail_and_an_explicit_choice_does_not(monk
         raise TritonError("no such instruction\nand more")
 
     monkeypatch.setattr(engine.TritonEngine, "__init__", broken)
+    monkeypatch.setattr(registry, "AUTO", ("triton", "native", "torch"))
     case = plan, Gaussian(1.0), Votes(K), CPU
     with caplog.at_level("INFO", logger="pixeldp_fast"):
         name, made = registry.prepared("auto", *case)
