@@ -155,13 +155,13 @@ def _torus_blocks(kernel: FloatArray, size: Pair, stride: Pair, dilation: Pair) 
     horizontal = _waves(size[1], taps[1], stride[1], dilation[1])  # [Fw, B, kw]
     horizontal = horizontal[: horizontal.shape[0] // 2 + 1]
     count, phases, _ = horizontal.shape
-    partial = np.tensordot(kernel, horizontal, axes=(3, 2))  # [O, I, kh, Fw, B]
+    # Sums this short are no work for BLAS, whose threads would go on spinning beside torch's.
+    partial = np.einsum("oihw,fbw->oihfb", kernel, horizontal)
     columns = vertical.shape[1] * phases * inputs
     step = max(1, CHUNK // (count * outputs * columns))
     for first in range(0, vertical.shape[0], step):
-        both = np.tensordot(vertical[first : first + step], partial, axes=(2, 2))
-        sorted_axes = both.transpose(0, 4, 2, 1, 5, 3)  # [Fh, Fw, O, A, B, I]
-        yield sorted_axes.reshape(-1, outputs, columns)
+        both = np.einsum("gah,oihfb->gfoabi", vertical[first : first + step], partial)
+        yield both.reshape(-1, outputs, columns)
 
 
 def _waves(size: int, taps: int, stride: int, dilation: int) -> Blocks:
