@@ -7,6 +7,7 @@
 #include <array>
 #include <chrono>
 #include <cmath>
+#include <cstring>
 #include <memory>
 #include <string>
 #include <vector>
@@ -49,6 +50,14 @@ Law checked_law(int law) {
 void check_counters(std::int64_t coordinates, std::uint64_t first_draw, std::uint64_t draws) {
   need(coordinates <= (std::int64_t{1} << 34) && first_draw + draws <= (1ull << 32),
        "the range of draws or coordinates does not fit the counter");
+}
+
+bool same_bytes(const Array<std::uint8_t>& a, const Array<std::uint8_t>& b) {
+  if (a.size() != b.size()) return false;
+  const std::uint8_t *first = a.data(), *second = b.data();
+  const auto size = static_cast<std::size_t>(a.size());
+  const py::gil_scoped_release release;
+  return size == 0 || std::memcmp(first, second, size) == 0;
 }
 
 std::array<std::uint32_t, 4> philox(std::array<std::uint32_t, 4> counter,
@@ -332,6 +341,8 @@ PYBIND11_MODULE(_native, m) {
         "Multiply-adds in registers, one thread: GFLOP/s, the best of many short bursts.");
   m.def("philox", &philox, py::arg("counter"), py::arg("key"),
         "Philox4x32-10 of one counter, for the published known answers.");
+  m.def("same_bytes", &same_bytes, py::arg("a").noconvert(), py::arg("b").noconvert(),
+        "Whether two arrays of bytes are equal.");
   m.def("add_noise", &add_noise, py::arg("law"), py::arg("scale"), py::arg("seed"),
         py::arg("purpose"), py::arg("index").noconvert(), py::arg("first_draw"),
         py::arg("center").noconvert(), py::arg("out").noconvert(), py::arg("threads"),

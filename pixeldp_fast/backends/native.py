@@ -112,7 +112,8 @@ def _graph(plan: Plan) -> tuple[Snapshot, Graph]:
     The snapshot comes first: an edit during or after the trace then shows in it.
     """
     with _lowering:
-        if plan not in _lowered:
+        known = _lowered.get(plan)
+        if known is None or (isinstance(known, tuple) and not known[0].matches()):
             snapshot = Snapshot(plan.prefix, plan.suffix)
             try:
                 graph = optimised(lower(plan.suffix, plan.noise_shape, part="suffix"))

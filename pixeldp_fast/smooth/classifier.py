@@ -27,6 +27,7 @@ from pixeldp_fast.noise.stream import (
     new_seed,
 )
 from pixeldp_fast.plan.plan import Plan, make_plan
+from pixeldp_fast.plan.snapshot import Structure
 from pixeldp_fast.smooth.certificate import Certificates
 from pixeldp_fast.smooth.decide import Decisions, checked_radii, decide, decisions
 from pixeldp_fast.smooth.inputs import (
@@ -107,6 +108,7 @@ class SmoothedClassifier:
         self._next_index = 0
         self._engines: dict[Any, tuple[str, AbstractEngine]] = {}
         self._checked_weights = ""
+        self._planned: tuple[Structure, Plan] | None = None
 
     @property
     def mechanism(self) -> AbstractMechanism:
@@ -127,6 +129,7 @@ class SmoothedClassifier:
             tile=self.tile,
         )
         copy._engines, copy._checked_weights = self._engines, self._checked_weights
+        copy._planned = self._planned
         return copy
 
     def count(
@@ -332,7 +335,8 @@ class SmoothedClassifier:
             check_draws(0, draws)
             _reduction(scores, self.num_classes).check_draws(draws)
         self._check_examples(x)
-        plan = self._checked_plan()
+        assert self.input_shape is not None
+        plan = self._plan_for(self.input_shape)
         weights = fingerprint(self.model)
         name, engine = self._engine(scores, fresh=weights != self._checked_weights)
         engine.renew()
@@ -401,12 +405,23 @@ class SmoothedClassifier:
             self.input_shape = tuple(x.shape[1:])
 
     def _plan_for(self, input_shape: tuple[int, ...]) -> Plan:
-        """The plan of the model as it is now."""
+        """The plan of the model as it is now, its shapes measured by evaluating it."""
         check_unaltered(self.model)
-        return make_plan(self.model.prefix, self.model.suffix, input_shape, self.num_classes)
+        prefix, suffix = self.model.prefix, self.model.suffix
+        structure = Structure(prefix, suffix)  # first: an edit meanwhile then shows in it
+        plan = make_plan(prefix, suffix, input_shape, self.num_classes)
+        self._planned = structure, plan
+        return plan
 
     def _checked_plan(self) -> Plan:
+        """The plan; evaluated anew where more has changed than numbers of equal shape."""
         assert self.input_shape is not None
+        check_unaltered(self.model)
+        if self._planned is not None:
+            structure, plan = self._planned
+            of_this = self.model.prefix, self.model.suffix, self.input_shape
+            if of_this == (plan.prefix, plan.suffix, plan.input_shape) and structure.matches():
+                return plan
         return self._plan_for(self.input_shape)
 
     def _engine(self, scores: str, *, fresh: bool = False) -> tuple[str, AbstractEngine]:
