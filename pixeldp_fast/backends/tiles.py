@@ -40,8 +40,13 @@ def tally_example(
     while start < first_draw + n:
         offset = start % tile
         rows = min(tile - offset, first_draw + n - start)
-        outputs = suffix(_padded(noisy(start, rows), offset, tile))[offset : offset + rows]
-        totals = totals + reduction.reduce(outputs)
+        outputs = suffix(_padded(noisy(start, rows), offset, tile))
+        if outputs.shape != (tile, reduction.num_outputs):
+            raise UnsupportedModel(
+                f"suffix gives outputs {list(outputs.shape)} for {tile} draws where "
+                f"{[tile, reduction.num_outputs]} were promised; it has changed since."
+            )
+        totals = totals + reduction.reduce(outputs[offset : offset + rows])
         start += rows
     return totals
 

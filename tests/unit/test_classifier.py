@@ -350,6 +350,20 @@ def test_forward_replaced_on_the_object_is_refused():
         model.certify(images(1, (5,)), n=100)
 
 
+def test_outputs_that_grow_where_nobody_looks_are_refused():
+    class Chosen(nn.Module):
+        width = K  # of the class, where a comparison of objects does not see it
+
+        def forward(self, x):
+            return x.flatten(1)[:, : type(self).width]
+
+    model = SmoothedClassifier(Chosen().eval(), Gaussian(0.3), num_classes=K, backend="torch")
+    model.count(images(1), 10)
+    Chosen.width = K + 1
+    with pytest.raises(UnsupportedModel, match="it has changed since"):
+        model.count(images(1), 10)
+
+
 def test_a_model_that_changes_between_the_draws_gives_no_certificate(monkeypatch):
     model = smoothed(mlp)
     count = model.count
