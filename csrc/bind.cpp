@@ -12,6 +12,7 @@
 #include <string>
 #include <vector>
 
+#include "pixeldp/lattice.h"
 #include "pixeldp/noise.h"
 #include "pixeldp/philox.h"
 #include "pixeldp/smooth.h"
@@ -47,8 +48,38 @@ Law checked_law(int law) {
   return static_cast<Law>(law);
 }
 
-void check_counters(std::int64_t coordinates, std::uint64_t first_draw, std::uint64_t draws) {
-  need(coordinates <= (std::int64_t{1} << 34) && first_draw + draws <= (1ull << 32),
+// Whole numbers of steps within reach, or not finite: then the example is lost, whatever is drawn.
+void check_centers(const Array<float>& centers) {
+  const float* data = centers.data();
+  for (py::ssize_t i = 0; i < centers.size(); ++i) {
+    const float c = data[i];
+    need(!std::isfinite(c) || (std::abs(c) <= pixeldp::kFarthest && std::nearbyint(c) == c),
+         "with a lattice, centers must be whole numbers of steps, at most 2^23");
+  }
+}
+
+pixeldp::LatticeTable lattice_table(const Array<std::uint64_t>& thresholds, std::int32_t levels) {
+  const std::uint64_t* data = thresholds.data();
+  const py::ssize_t size = thresholds.size();
+  need(thresholds.ndim() == 1 && size >= 2 && size % 2 == 0 && size <= 2 * pixeldp::kFarthest &&
+           std::is_sorted(data, data + size),
+       "thresholds must be ascending and even in number");
+  need(levels >= 1 && levels <= (1 << 20), "levels must lie in [1, 2^20]");
+  return {{data, data + size}, levels};
+}
+
+// What is drawn; `view` keeps the lattice's pointers for as long as the call needs them.
+pixeldp::Noise noise_of(int law, float scale, const pixeldp::LatticeTable* table,
+                        const Array<float>& centers, pixeldp::Lattice& view) {
+  if (table == nullptr) return {checked_law(law), scale};
+  check_centers(centers);
+  view = table->view();
+  return {checked_law(law), scale, &view};
+}
+
+void check_counters(std::int64_t coordinates, std::uint64_t first_draw, std::uint64_t draws,
+                    bool lattice) {
+  need(coordinates <= (std::int64_t{1} << (lattice ? 33 : 34)) && first_draw + draws <= (1ull << 32),
        "the range of draws or coordinates does not fit the counter");
 }
 
@@ -70,20 +101,20 @@ std::array<std::uint32_t, 4> philox(std::array<std::uint32_t, 4> counter,
 void add_noise(int law, float scale, std::uint64_t seed, std::uint32_t purpose,
                const Array<std::uint32_t>& index, std::uint32_t first_draw,
                const Array<float>& center, Array<float>& out, int threads,
-               const std::string& isa) {
-  const Law checked = checked_law(law);
+               const std::string& isa, const pixeldp::LatticeTable* lattice) {
+  pixeldp::Lattice view;
+  const pixeldp::Noise noise = noise_of(law, scale, lattice, center, view);
   need(index.ndim() == 1 && center.ndim() == 2 && out.ndim() == 3,
        "index, center and out must have 1, 2 and 3 dimensions");
   const py::ssize_t examples = out.shape(0), draws = out.shape(1), coordinates = out.shape(2);
   need(index.shape(0) == examples && center.shape(0) == examples && center.shape(1) == coordinates,
        "index [B], center [B, D] and out [B, n, D] do not agree");
-  check_counters(coordinates, first_draw, static_cast<std::uint64_t>(draws));
-  const pixeldp::AddNoise kernel = kernels_for(isa).add_noise;
-  const pixeldp::Request request = {checked,          scale,      seed,     purpose,
-                                    first_draw,       index.data(), examples, draws,
-                                    coordinates,      center.data(), out.mutable_data()};
+  check_counters(coordinates, first_draw, static_cast<std::uint64_t>(draws), lattice != nullptr);
+  const pixeldp::Kernels kernels = kernels_for(isa);
+  const pixeldp::Request request = {noise,    seed,  purpose,     first_draw,    index.data(),
+                                    examples, draws, coordinates, center.data(), out.mutable_data()};
   py::gil_scoped_release unlocked;
-  pixeldp::add_noise(kernel, request, threads);
+  pixeldp::add_noise(kernels, request, threads);
 }
 
 double fma_peak(const std::string& isa, int milliseconds) {
@@ -225,25 +256,27 @@ void interruptible(const Work& work) {
 pixeldp::Draws checked_draws(const Network& network, int law, float scale, std::uint64_t seed,
                              std::uint32_t purpose, const Array<std::uint32_t>& index,
                              std::uint32_t first_draw, std::int64_t n,
-                             const Array<float>& centers) {
+                             const Array<float>& centers, const pixeldp::LatticeTable* lattice,
+                             pixeldp::Lattice& view) {
   check_finished(network);
   const std::int64_t size = network.input().size();
   need(index.ndim() == 1 && centers.ndim() == 2 && centers.shape(0) == index.shape(0) &&
            centers.shape(1) == size, "index [B] and centers [B, D] do not agree with the network");
   need(n >= 0, "n must be at least 0");
-  check_counters(size, first_draw, static_cast<std::uint64_t>(n));
-  return {checked_law(law), scale, seed, purpose, first_draw, index.shape(0), n, index.data(),
-          centers.data()};
+  check_counters(size, first_draw, static_cast<std::uint64_t>(n), lattice != nullptr);
+  return {noise_of(law, scale, lattice, centers, view),
+          seed, purpose, first_draw, index.shape(0), n, index.data(), centers.data()};
 }
 
 Array<std::int64_t> tally(const Network& network, int law, float scale, std::uint64_t seed,
                           std::uint32_t purpose, const Array<std::uint32_t>& index,
                           std::uint32_t first_draw, std::int64_t n, const Array<float>& centers,
                           int reduction, double low, double high, int threads,
-                          std::int64_t tile) {
+                          std::int64_t tile, const pixeldp::LatticeTable* lattice) {
   const pixeldp::Spread spread = checked_spread(threads, tile);
-  const pixeldp::Draws draws =
-      checked_draws(network, law, scale, seed, purpose, index, first_draw, n, centers);
+  pixeldp::Lattice view;
+  const pixeldp::Draws draws = checked_draws(network, law, scale, seed, purpose, index, first_draw,
+                                             n, centers, lattice, view);
   need(reduction >= 0 && reduction <= 2, "reduction must be 0 (votes), 1 (softmax) or 2 (parts)");
   const auto kind = static_cast<pixeldp::Reduction>(reduction);
   const std::int64_t outputs = network.output().size();
@@ -259,10 +292,12 @@ Array<std::int64_t> tally(const Network& network, int law, float scale, std::uin
 Array<float> outputs_of_draws(const Network& network, int law, float scale, std::uint64_t seed,
                               std::uint32_t purpose, const Array<std::uint32_t>& index,
                               std::uint32_t first_draw, std::int64_t n,
-                              const Array<float>& centers, int threads, std::int64_t tile) {
+                              const Array<float>& centers, int threads, std::int64_t tile,
+                              const pixeldp::LatticeTable* lattice) {
   const pixeldp::Spread spread = checked_spread(threads, tile);
-  const pixeldp::Draws draws =
-      checked_draws(network, law, scale, seed, purpose, index, first_draw, n, centers);
+  pixeldp::Lattice view;
+  const pixeldp::Draws draws = checked_draws(network, law, scale, seed, purpose, index, first_draw,
+                                             n, centers, lattice, view);
   Array<float> outputs({draws.examples, n, network.output().size()});
   float* data = outputs.mutable_data();
   interruptible(
@@ -322,11 +357,11 @@ void bind_network(py::module_& m) {
       .def("tally", &tally, py::arg("law"), py::arg("scale"), py::arg("seed"), py::arg("purpose"),
            py::arg("index").noconvert(), py::arg("first_draw"), py::arg("n"),
            py::arg("centers").noconvert(), py::arg("reduction"), py::arg("low"), py::arg("high"),
-           py::arg("threads"), py::arg("tile") = 0)
+           py::arg("threads"), py::arg("tile") = 0, py::arg("lattice") = py::none())
       .def("outputs_of_draws", &outputs_of_draws, py::arg("law"), py::arg("scale"),
            py::arg("seed"), py::arg("purpose"), py::arg("index").noconvert(),
            py::arg("first_draw"), py::arg("n"), py::arg("centers").noconvert(),
-           py::arg("threads"), py::arg("tile") = 0)
+           py::arg("threads"), py::arg("tile") = 0, py::arg("lattice") = py::none())
       .def("outputs_of_rows", &outputs_of_rows, py::arg("features").noconvert(),
            py::arg("threads"), py::arg("tile") = 0);
 }
@@ -343,10 +378,13 @@ PYBIND11_MODULE(_native, m) {
         "Philox4x32-10 of one counter, for the published known answers.");
   m.def("same_bytes", &same_bytes, py::arg("a").noconvert(), py::arg("b").noconvert(),
         "Whether two arrays of bytes are equal.");
+  py::class_<pixeldp::LatticeTable>(m, "LatticeNoise", "A table of noise in whole steps.")
+      .def(py::init(&lattice_table), py::arg("thresholds").noconvert(), py::arg("levels"));
   m.def("add_noise", &add_noise, py::arg("law"), py::arg("scale"), py::arg("seed"),
         py::arg("purpose"), py::arg("index").noconvert(), py::arg("first_draw"),
         py::arg("center").noconvert(), py::arg("out").noconvert(), py::arg("threads"),
-        py::arg("isa") = "",
-        "out[b, i, j] = center[b, j] + scale * noise(seed, purpose, index[b], first_draw + i, j).");
+        py::arg("isa") = "", py::arg("lattice") = py::none(),
+        "out[b, i, j] = center[b, j] + scale * noise(seed, purpose, index[b], first_draw + i, j); "
+        "with a lattice (center[b, j] + noise)/levels.");
   bind_network(m);
 }

@@ -183,7 +183,7 @@ void trial(int number, const char* isa) {
   }
 
   const std::vector<std::uint32_t> index = {3, 0};
-  const pixeldp::Draws draws = {pixeldp::Law::gaussian, 0.5f, 7, 1, 5, 2, 77, index.data(),
+  const pixeldp::Draws draws = {{pixeldp::Law::gaussian, 0.5f}, 7, 1, 5, 2, 77, index.data(),
                                 features.data()};
   if (rows < 2) return;
   const auto totals = totals_of(network, draws, 1, 0);
@@ -203,7 +203,7 @@ void noise_trial(const char* isa) {
     std::vector<float> row(center.size()), found(center.size() * 21);
     for (const auto law :
          {pixeldp::Law::gaussian, pixeldp::Law::laplace, pixeldp::Law::uniform}) {
-      const pixeldp::Draws asked = {law, 0.7f, 3, 1, 40, 1, draws, &index, center.data()};
+      const pixeldp::Draws asked = {{law, 0.7f}, 3, 1, 40, 1, draws, &index, center.data()};
       pixeldp::outputs_of_draws(network, asked, {2, 0}, never, found.data());
       for (std::int64_t draw = 0; draw < draws; ++draw) {
         const pixeldp::Row address = {3, 1, index, 40 + static_cast<std::uint32_t>(draw), size};

@@ -3,6 +3,7 @@
 #pragma once
 // clang-format off
 #include "noise_kernels.h"
+#include "lattice_kernels.h"
 #include "tile_kernels.h"
 #include "product_kernels.h"
 #include "winograd_kernels.h"
@@ -13,9 +14,9 @@ namespace pixeldp {
 namespace {
 
 Kernels all_kernels(const char* isa, const char* arithmetic) {
-  return {isa,         arithmetic,  kLanes,            Isa::kRows, add_noise_row, noisy_block,
-          given_block, kLanes * kStretch, convolve,    winograd,   pool,          affine,
-          add,         slice_pad,   fma_burst};
+  return {isa,         arithmetic,  kLanes,            Isa::kRows, add_noise_row, add_lattice_row,
+          noisy_block, given_block, kLanes * kStretch, convolve,   winograd,      pool,
+          affine,      add,         slice_pad,         fma_burst};
 }
 
 }  // namespace

@@ -11,13 +11,19 @@ namespace {
 
 constexpr std::int64_t kWorthAThread = 1 << 16;  // coordinates; starting a thread costs about 30 us
 
-void add_noise_rows(AddNoise kernel, const Request& r, std::int64_t first, std::int64_t last) {
+void add_noise_rows(const Kernels& kernels, const Request& r, std::int64_t first,
+                    std::int64_t last) {
   for (std::int64_t row = first; row < last; ++row) {
     const std::int64_t example = row / r.draws, draw = row % r.draws;
     const Row address = {r.seed, r.purpose, r.index[example],
                          r.first_draw + static_cast<std::uint32_t>(draw), r.coordinates};
-    kernel(r.law, r.scale, address, r.center + example * r.coordinates,
-           r.out + row * r.coordinates);
+    const float* center = r.center + example * r.coordinates;
+    float* out = r.out + row * r.coordinates;
+    if (r.noise.lattice != nullptr) {
+      kernels.add_lattice(*r.noise.lattice, address, center, out);
+    } else {
+      kernels.add_noise(r.noise.law, r.noise.scale, address, center, out);
+    }
   }
 }
 
@@ -46,7 +52,7 @@ Kernels select_kernels(const char* widest) {
   return {};
 }
 
-void add_noise(AddNoise kernel, const Request& r, int threads) {
+void add_noise(const Kernels& kernels, const Request& r, int threads) {
   const std::int64_t rows = r.examples * r.draws;
   const std::int64_t useful = rows * r.coordinates / kWorthAThread;
   const std::int64_t wanted = threads < useful ? threads : useful;
@@ -57,13 +63,13 @@ void add_noise(AddNoise kernel, const Request& r, int threads) {
   for (std::int64_t i = workers - 1; i > 0; --i) {
     const std::int64_t first = rows * i / workers;
     try {
-      pool.emplace_back([&r, kernel, first, last] { add_noise_rows(kernel, r, first, last); });
+      pool.emplace_back([&, first, last] { add_noise_rows(kernels, r, first, last); });
     } catch (const std::system_error&) {  // no thread to be had: this one does the rest
       break;
     }
     last = first;
   }
-  add_noise_rows(kernel, r, 0, last);
+  add_noise_rows(kernels, r, 0, last);
   for (std::thread& worker : pool) worker.join();
 }
 

@@ -26,6 +26,9 @@ struct Isa {
   static U xor3(U a, U b, U c) { return _mm256_xor_si256(_mm256_xor_si256(a, b), c); }
   static W join(U low, U high) { return _mm256_blend_epi32(low, _mm256_slli_epi64(high, 32), 0xAA); }
 
+  static void store_bits(std::uint32_t* p, W a) {
+    _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), a);
+  }
   static W splat_bits(std::uint32_t x) { return _mm256_set1_epi32(static_cast<int>(x)); }
   static W xor_bits(W a, W b) { return _mm256_xor_si256(a, b); }
   static W and_bits(W a, W b) { return _mm256_and_si256(a, b); }

@@ -28,6 +28,7 @@ struct Isa {
     return _mm512_mask_blend_epi32(0xAAAA, low, _mm512_slli_epi64(high, 32));
   }
 
+  static void store_bits(std::uint32_t* p, W a) { _mm512_storeu_si512(p, a); }
   static W splat_bits(std::uint32_t x) { return _mm512_set1_epi32(static_cast<int>(x)); }
   static W xor_bits(W a, W b) { return _mm512_xor_si512(a, b); }
   static W and_bits(W a, W b) { return _mm512_and_si512(a, b); }

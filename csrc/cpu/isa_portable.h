@@ -38,6 +38,7 @@ struct Isa {
     });
   }
 
+  static void store_bits(std::uint32_t* p, W a) { std::memcpy(p, a.v, sizeof a.v); }
   static W splat_bits(std::uint32_t x) { return each<W>([=](int) { return x; }); }
   static W xor_bits(W a, W b) { return each<W>([&](int i) { return a.v[i] ^ b.v[i]; }); }
   static W and_bits(W a, W b) { return each<W>([&](int i) { return a.v[i] & b.v[i]; }); }

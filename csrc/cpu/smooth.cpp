@@ -172,7 +172,7 @@ bool for_all_draws(const Network& network, const Draws& draws, const Spread& spr
           const Row row = {draws.seed, draws.purpose, draws.index[example],
                            draws.first_draw + static_cast<std::uint32_t>(first + block * lanes),
                            size};
-          network.kernels().noisy_block(draws.law, draws.scale, row, source, y, scratch);
+          network.kernels().noisy_block(draws.noise, row, source, y, scratch);
         };
         evaluate_tile(network, worker, rows, fill, stop,
                       [&](std::int64_t row, const float* outputs) {

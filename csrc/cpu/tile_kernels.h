@@ -1,5 +1,5 @@
 // From draws in rows to draws in lanes: the noisy features of one block, made and turned around in
-// a scratch of a few kilobytes. Included like noise_kernels.h, after it.
+// a scratch of a few kilobytes. Included like noise_kernels.h, after lattice_kernels.h.
 #pragma once
 #include "pixeldp/kernels.h"
 
@@ -39,7 +39,7 @@ inline void turn_around(const Source& source, std::int64_t first, std::int64_t c
   }
 }
 
-void noisy_block(Law law, float scale, const Row& first, const Source& source, float* y,
+void noisy_block(const Noise& noise, const Row& first, const Source& source, float* y,
                  float* scratch) {
   const std::int64_t size = source.shape.size();
   for (std::int64_t j = 0; j < size; j += kStretch) {
@@ -49,7 +49,13 @@ void noisy_block(Law law, float scale, const Row& first, const Source& source, f
       row.draw += static_cast<std::uint32_t>(lane);  // past the last draw it may wrap: not counted
       row.first = j;
       row.coordinates = count;
-      add_noise_row(law, scale, row, source.center + j, scratch + lane * kStretch);
+      const float* center = source.center + j;
+      float* out = scratch + lane * kStretch;
+      if (noise.lattice != nullptr) {
+        add_lattice_row(*noise.lattice, row, center, out);
+      } else {
+        add_noise_row(noise.law, noise.scale, row, center, out);
+      }
     }
     turn_around(source, j, count, scratch, y);
   }

@@ -26,8 +26,9 @@ from pixeldp_fast.backends.requirements import (
 from pixeldp_fast.backends.tally import Tally
 from pixeldp_fast.backends.tiles import empty_totals, own
 from pixeldp_fast.errors import UnsupportedBackend, UnsupportedModel
+from pixeldp_fast.noise.lattice import whole_steps
 from pixeldp_fast.noise.mechanism import AbstractMechanism
-from pixeldp_fast.noise.sampling import native_isa, native_module, noise_source
+from pixeldp_fast.noise.sampling import native_isa, native_lattice, native_module, noise_source
 from pixeldp_fast.noise.stream import Stream
 from pixeldp_fast.plan.lower import lower
 from pixeldp_fast.plan.ops import Graph
@@ -203,6 +204,9 @@ class _NativeEngine(AbstractEngine):
         self._reduction.check_draws(n)
         packed = self._current()
         centers = self._centers(packed, x.detach())
+        levels = self._mechanism.lattice
+        if levels is not None:
+            centers = whole_steps(centers, levels)
         if n == 0:
             return self._unfused(packed, (), centers, first_draw, 0)
         draws = (
@@ -217,9 +221,21 @@ class _NativeEngine(AbstractEngine):
             return self._unfused(packed, draws, centers, first_draw, n)
         low, high = getattr(self._reduction, "low", 0.0), getattr(self._reduction, "high", 0.0)
         totals = packed.suffix.tally(
-            *draws, first_draw, n, centers, kind, low, high, torch.get_num_threads(), self._tile
+            *draws,
+            first_draw,
+            n,
+            centers,
+            kind,
+            low,
+            high,
+            torch.get_num_threads(),
+            self._tile,
+            self._lattice(),
         )
         return self._reduction.tally(totals)
+
+    def _lattice(self) -> Any | None:
+        return None if self._mechanism.lattice is None else native_lattice(self._mechanism)
 
     def outputs(self, features: Tensor) -> Tensor:
         """The suffix's outputs [rows, K] for given noisy features, float32 [rows, *noise_shape]."""
@@ -255,6 +271,7 @@ class _NativeEngine(AbstractEngine):
                 centers[b : b + 1],
                 torch.get_num_threads(),
                 self._tile,
+                self._lattice(),
             )
             totals[b] += self._reduction.reduce(torch.from_numpy(outputs))
         return self._reduction.tally(totals.numpy())

@@ -107,7 +107,8 @@ class _TorchEngine(AbstractEngine):
     def arithmetic(self) -> str:
         dtype = str(self._dtype).removeprefix("torch.")
         layout = str(self._layout).removeprefix("torch.")
-        source = noise_source(self._mechanism, self._device)
+        on_lattice = self._mechanism.lattice is not None  # the same bits whoever makes it
+        source = "lattice" if on_lattice else noise_source(self._mechanism, self._device)
         return (
             f"torch {torch.__version__} {dtype} {layout} tile {self._tile} noise {source} "
             f"{machine(self._device)}"

@@ -15,7 +15,7 @@ from pixeldp_fast.backends.tally import Tally
 from pixeldp_fast.backends.tiles import check_rows_alone, collect, own, tally_example
 from pixeldp_fast.errors import InvalidArgument
 from pixeldp_fast.noise.mechanism import AbstractMechanism
-from pixeldp_fast.noise.sampling import noise_definition
+from pixeldp_fast.noise.sampling import noisy_definition
 from pixeldp_fast.noise.stream import Stream
 from pixeldp_fast.plan.plan import Plan
 from pixeldp_fast.types import IntArray
@@ -96,7 +96,8 @@ class _ReferenceEngine(AbstractEngine):
         self, center: Tensor, suffix: Evaluate, index: int, stream: Stream, first_draw: int, n: int
     ) -> Tensor:
         def noisy(first: int, rows: int) -> Tensor:
-            noise = noise_definition(self._mechanism, stream, [index], first, rows, center.numel())
-            return center + torch.from_numpy(noise).view(rows, *self._plan.noise_shape)
+            flat = center.reshape(1, -1).numpy()
+            made = noisy_definition(flat, self._mechanism, stream, [index], first, rows)
+            return torch.from_numpy(made).view(rows, *self._plan.noise_shape)
 
         return tally_example(suffix, center, noisy, self._reduction, self._tile, first_draw, n)

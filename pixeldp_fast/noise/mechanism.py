@@ -5,12 +5,18 @@ from __future__ import annotations
 import abc
 import dataclasses
 import math
+import operator
+from decimal import Decimal
 from typing import Any, ClassVar
 
 import numpy as np
 
 from pixeldp_fast.errors import InvalidArgument
 from pixeldp_fast.types import ArrayLike, FloatArray, Norm
+
+LARGEST_LATTICE = 2**20  # with inputs below 8 in size every sum is exact in float32
+# Steps of the lattice per noise scale: below, no bin but 0 is left; above, the table takes seconds.
+LATTICE_SCALES = (0.25, 2.0**12)
 
 
 class AbstractMechanism(abc.ABC):
@@ -23,6 +29,7 @@ class AbstractMechanism(abc.ABC):
 
     norm: ClassVar[Norm]  # the norm in which a shift of the centre is measured
     native_law: ClassVar[int | None] = None  # the law's number in the compiled module, if it has it
+    lattice: int | None = None  # m: noise and sums are whole multiples of 1/m; None: floats
 
     @property
     @abc.abstractmethod
@@ -74,7 +81,7 @@ class AbstractMechanism(abc.ABC):
 
     @abc.abstractmethod
     def unit_noise(self, words: Any, xp: Any) -> Any:
-        """Noise of scale 1 from random words.
+        """Noise of scale 1 from random words, in floats: not for a lattice (`noise.lattice`).
 
         Parameters
         ----------
@@ -89,9 +96,30 @@ class AbstractMechanism(abc.ABC):
             One coordinate per word.
         """
 
+    def lattice_tails(self, least: Decimal) -> list[Decimal]:
+        """Exact tails of the noise rounded to its lattice: P(rounded noise >= k), k = 1, 2, ...
+
+        Parameters
+        ----------
+        least : Decimal
+            Above 0; the list ends with the first tail below it.
+
+        Guarantee
+            Each within `exact.ERROR` of the ideal law's.
+        """
+        raise NotImplementedError(f"{type(self).__name__} has no lattice mode.")
+
     def to_dict(self) -> dict[str, Any]:
-        """The mechanism as plain JSON: its class name and its parameters."""
-        return {"law": type(self).__name__, **dataclasses.asdict(self)}  # type: ignore[call-overload]
+        """The mechanism as plain JSON: its class name and the parameters that are set."""
+        return {"law": type(self).__name__, **self._parameters()}
+
+    def __repr__(self) -> str:
+        given = ", ".join(f"{name}={value!r}" for name, value in self._parameters().items())
+        return f"{type(self).__name__}({given})"
+
+    def _parameters(self) -> dict[str, Any]:
+        values: dict[str, Any] = dataclasses.asdict(self)  # type: ignore[call-overload]
+        return {name: value for name, value in values.items() if value is not None}
 
 
 def positive(name: str, value: Any) -> float:
@@ -105,6 +133,34 @@ def positive(name: str, value: Any) -> float:
             f"`{name}` must be a finite number above 0, in the units of the input, got {value!r}."
         )
     return number
+
+
+def checked_lattice(lattice: Any, scale: float) -> int | None:
+    """`lattice` as an int m that spaces the noise usefully, or None.
+
+    Raises
+    ------
+    InvalidArgument
+        For anything but a whole number, or one with which the table of the noise is empty or huge.
+    """
+    if lattice is None:
+        return None
+    try:
+        levels = operator.index(lattice)
+    except TypeError:
+        levels = 0
+    if isinstance(lattice, bool) or not 1 <= levels <= LARGEST_LATTICE:
+        raise InvalidArgument(
+            f"`lattice` must be a whole number m from 1 to {LARGEST_LATTICE} (spacing 1/m; 255 for "
+            f"8-bit images) or None, got {lattice!r}."
+        )
+    low, high = LATTICE_SCALES
+    if not low <= scale * levels <= high:
+        raise InvalidArgument(
+            f"`lattice={levels}` makes the noise scale {scale:g} {scale * levels:g} steps, outside "
+            f"[{low:g}, {high:g}]: choose a {'finer' if scale * levels < low else 'coarser'} one."
+        )
+    return levels
 
 
 def checked_curve_arguments(

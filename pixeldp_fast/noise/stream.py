@@ -2,7 +2,8 @@
 
 Philox4x32-10 with the 64-bit seed as key and the counter (coordinate block, draw, example,
 purpose). Nothing is consumed: the tally of 1 000 draws equals the sum over any split, in any order,
-on any device. Coordinate j counts the logical [C, H, W] tensor at the noise point in C order.
+on any device. Coordinate j counts the logical [C, H, W] tensor at the noise point in C order. A
+float coordinate takes one word of a block, a lattice coordinate two, the high one first.
 """
 
 from __future__ import annotations
@@ -105,9 +106,13 @@ def check_draws(first_draw: int, n: int) -> None:
         )
 
 
-def blocks_for(coordinates: int) -> int:
+def blocks_for(coordinates: int, words_each: int = 1) -> int:
     """Blocks of four words that cover `coordinates` coordinates; their number fits 32 bits."""
-    blocks = -(-coordinates // WORDS_PER_BLOCK)
+    per_block = WORDS_PER_BLOCK // words_each
+    blocks = -(-coordinates // per_block)
     if blocks > WORD_LIMIT:
-        raise InvalidArgument(f"{coordinates} coordinates do not fit the counter: at most 2^34.")
+        limit = (WORD_LIMIT * per_block).bit_length() - 1
+        raise InvalidArgument(
+            f"{coordinates} coordinates do not fit the counter: at most 2^{limit}."
+        )
     return blocks

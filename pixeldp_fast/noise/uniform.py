@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import InitVar, dataclass
 from typing import Any, ClassVar
 
 import numpy as np
 
 from pixeldp_fast import rounding
+from pixeldp_fast.errors import InvalidArgument
 from pixeldp_fast.noise import uniforms
 from pixeldp_fast.noise.mechanism import AbstractMechanism, checked_curve_arguments, positive
 from pixeldp_fast.types import ArrayLike, FloatArray, Norm
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Uniform(AbstractMechanism):
     """Independent noise, uniform on [-`half_width`, `half_width`] on every coordinate.
 
@@ -22,6 +23,8 @@ class Uniform(AbstractMechanism):
     ----------
     half_width : float
         Above 0, in the units of the noise point.
+    lattice : None
+        Uniform noise has no lattice mode yet: anything else is refused.
 
     Fidelity
         2^32 equidistant values, float32 sums. Certificates from it hold for real arithmetic.
@@ -30,10 +33,16 @@ class Uniform(AbstractMechanism):
     """
 
     half_width: float
+    lattice: InitVar[int | None] = None
     norm: ClassVar[Norm] = Norm.ONE
     native_law: ClassVar[int | None] = 2
 
-    def __post_init__(self) -> None:
+    def __post_init__(self, lattice: int | None) -> None:
+        if lattice is not None:
+            raise InvalidArgument(
+                f"Uniform noise has no lattice mode yet, so `lattice={lattice!r}` cannot hold; use "
+                "Laplace (the same norm) or Gaussian, or leave `lattice` out."
+            )
         object.__setattr__(self, "half_width", positive("half_width", self.half_width))
 
     @property

@@ -54,9 +54,17 @@ class PixelDP(nn.Module):
         return cast(Tensor, self.suffix(self.noisy(self.prefix(x))))
 
     def noisy(self, features: Tensor, scale: float = 1.0) -> Tensor:  # [B, *noise_shape]
-        """`features` plus one fresh draw per example, the noise multiplied by `scale`."""
+        """`features` plus one fresh draw per example, the noise multiplied by `scale`.
+
+        On a lattice the sum of scale 1 is made in integers, from the rounded features; its gradient
+        is the identity's.
+        """
         seed = int(torch.randint(-(2**63), 2**63 - 1, ())) + 2**63
         stream = Stream(seed, Purpose.TRAINING)
+        if self.mechanism.lattice is not None and scale == 1:
+            center = features.detach().float()
+            total = add_noise(center, self.mechanism, stream, range(len(features)), 0, 1)[:, 0]
+            return total.to(features.dtype) + (features - features.detach())
         zero = torch.zeros_like(features, dtype=torch.float32)
         noise = add_noise(zero, self.mechanism, stream, range(len(features)), 0, 1)[:, 0]
         return features + (scale * noise).to(features.dtype)

@@ -74,8 +74,9 @@ struct Kernels {
   const char* arithmetic;
   std::int64_t lanes, rows;  // of a block; of a panel of weights
   AddNoise add_noise;
+  AddLattice add_lattice;
   // y [H][W][C][lane]: lane i is the draw `first.draw + i` of the row's address.
-  void (*noisy_block)(Law law, float scale, const Row& first, const Source& source, float* y,
+  void (*noisy_block)(const Noise& noise, const Row& first, const Source& source, float* y,
                       float* scratch);
   // y [H][W][C][lane]: lane i is given row i, zeros from `count` on.
   void (*given_block)(const Source& source, std::int64_t count, float* y, float* scratch);

@@ -25,8 +25,7 @@ void reduce(Reduction reduction, const Interval& interval, const float* outputs,
             std::int64_t* totals);
 
 struct Draws {
-  Law law;
-  float scale;
+  Noise noise;
   std::uint64_t seed;
   std::uint32_t purpose, first_draw;
   std::int64_t examples, count;  // draws [first_draw, first_draw + count) of every example
