@@ -2,40 +2,15 @@
 
 from __future__ import annotations
 
-import contextlib
-import io
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from pixeldp_fast.errors import InvalidArgument, MissingExtra
+from pixeldp_fast.report.style import COLOURS, DASHES, FAINT, own_settings, saved
 from pixeldp_fast.report.summary import Summary
 from pixeldp_fast.report.words import grouped, radius_axis, settings, share_name
-
-# Okabe and Ito's palette, which people with any colour vision tell apart; its yellow is too light.
-_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
-_DASHES = ("solid", (0, (5, 1.5)), (0, (1.5, 1.2)))  # a second round through the colours differs
-_INK, _FAINT = "#222222", "#8a8a8a"
-_STYLE: dict[Any, Any] = {
-    "axes.edgecolor": _FAINT,
-    "axes.labelcolor": _INK,
-    "axes.spines.right": False,
-    "axes.spines.top": False,
-    "axes.titlecolor": _INK,
-    "font.size": 10.5,
-    "svg.fonttype": "path",
-    "svg.hashsalt": "pixeldp_fast",
-    "text.color": _INK,
-    "xtick.color": _INK,
-    "ytick.color": _INK,
-}
-_DPI = 160
-# Files of equal certificates are equal bytes: no date, no name of the program.
-_METADATA: dict[str, dict[str, None]] = {
-    "png": {"Software": None},
-    "svg": {"Date": None, "Creator": None},
-}
 
 
 def available() -> bool:
@@ -68,25 +43,8 @@ def plot_files(summaries: Sequence[Summary]) -> dict[str, bytes]:
     if not summaries:
         raise InvalidArgument("At least one run is needed for a plot.")
     check_available()
-    with _own_settings():
-        figure = _figure(summaries)
-        files = {}
-        for kind, metadata in _METADATA.items():
-            buffer = io.BytesIO()
-            figure.savefig(buffer, format=kind, dpi=_DPI, metadata=metadata)
-            files[kind] = buffer.getvalue()
-    return files
-
-
-@contextlib.contextmanager
-def _own_settings() -> Iterator[None]:
-    """matplotlib's defaults and the style above, whatever the user's matplotlibrc says."""
-    import matplotlib
-
-    with matplotlib.rc_context():
-        matplotlib.rcdefaults()
-        matplotlib.rcParams.update(_STYLE)
-        yield
+    with own_settings():
+        return saved(_figure(summaries))
 
 
 def _figure(summaries: Sequence[Summary]) -> Any:
@@ -119,8 +77,8 @@ def _draw_curve(axes: Any, summary: Summary, position: int, end: float) -> None:
     x = np.concatenate([radius, tail])
     steps = np.concatenate([count, [beyond] * len(tail)]) / curve.examples
     error = np.sqrt(steps * (1 - steps) / curve.examples)
-    round_, colour = divmod(position, len(_COLOURS))
-    style = {"color": _COLOURS[colour], "zorder": 3 - 0.01 * position}
+    round_, colour = divmod(position, len(COLOURS))
+    style = {"color": COLOURS[colour], "zorder": 3 - 0.01 * position}
     axes.fill_between(
         x,
         100 * np.clip(steps - error, 0, 1),
@@ -130,7 +88,7 @@ def _draw_curve(axes: Any, summary: Summary, position: int, end: float) -> None:
         linewidth=0,
         **style,
     )
-    dashes = _DASHES[round_ % len(_DASHES)]
+    dashes = DASHES[round_ % len(DASHES)]
     label = summary.name if summary.terms is None else f"{summary.name}, {summary.terms.mechanism}"
     axes.step(x, 100 * steps, where="pre", linewidth=1.7, linestyle=dashes, label=label, **style)
     axes.plot(
@@ -156,7 +114,7 @@ def _draw_limits(axes: Any, summaries: Sequence[Summary]) -> None:
         if limit is None or limit in drawn:
             continue
         drawn.add(limit)
-        colour = _FAINT if single else _COLOURS[position % len(_COLOURS)]
+        colour = FAINT if single else COLOURS[position % len(COLOURS)]
         axes.axvline(limit, color=colour, linewidth=0.9, dashes=(4, 3), alpha=0.75, zorder=1)
         if single and summary.terms is not None:
             axes.text(
@@ -170,7 +128,7 @@ def _draw_limits(axes: Any, summaries: Sequence[Summary]) -> None:
                 ha="right",
                 va="top",
                 fontsize=8.5,
-                color=_FAINT,
+                color=FAINT,
                 zorder=1,
             )
 
@@ -200,9 +158,9 @@ def _label(axes: Any, summaries: Sequence[Summary], end: float) -> None:
         xytext=(8, 7),  # over the curve, which only falls
         textcoords="offset points",
         fontsize=9,
-        color=_COLOURS[0],
+        color=COLOURS[0],
     )
 
 
 def _subtitle(axes: Any, text: str) -> None:
-    axes.text(0, 1.03, text, transform=axes.transAxes, fontsize=9, color=_FAINT)
+    axes.text(0, 1.03, text, transform=axes.transAxes, fontsize=9, color=FAINT)
