@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from pixeldp_fast import rounding
 from pixeldp_fast.errors import InvalidArgument
 from pixeldp_fast.noise.mechanism import AbstractMechanism
 from pixeldp_fast.types import ArrayLike, FloatArray
@@ -50,3 +51,29 @@ def checked_probabilities(p_lower: ArrayLike, p_upper: ArrayLike) -> tuple[Float
         real("p_lower", p_lower, 0.0, 1.0), real("p_upper", p_upper, 0.0, 1.0)
     )
     return lower, np.minimum(upper, 1 - lower)
+
+
+def checked_discounts(tau: ArrayLike, slack: ArrayLike) -> tuple[FloatArray, FloatArray]:
+    """`tau` in [0, 1] and a finite `slack` of at least 0, float64."""
+    t, s = real("tau", tau, 0.0, 1.0), real("slack", slack, 0.0, np.inf)
+    if not np.all(np.isfinite(s)):
+        raise InvalidArgument(f"`slack` must be finite, in noise units, got {slack!r}.")
+    return t, s
+
+
+def less_tau(
+    p_lower: FloatArray, p_upper: FloatArray, tau: FloatArray
+) -> tuple[FloatArray, FloatArray]:
+    """What measured bounds say of the ideal law: p_lower - tau down, p_upper + tau up."""
+    some = tau > 0
+    lower = np.where(some, np.nextafter(p_lower - tau, -1.0), p_lower)
+    upper = np.where(some, np.nextafter(p_upper + tau, 2.0), p_upper)
+    return np.clip(lower, 0.0, 1.0), np.clip(upper, 0.0, 1.0)
+
+
+def in_input_units(shift: FloatArray, slack: FloatArray, sensitivity: FloatArray) -> FloatArray:
+    """(shift - slack)/sensitivity, not below 0, rounded down; without slack an infinity stays."""
+    safe = np.where(np.isfinite(shift), shift, 0.0)
+    left = np.maximum(np.nextafter(rounding.down(safe) - slack, -np.inf), 0.0)
+    kept = np.where((slack > 0) & np.isfinite(shift), left, shift)
+    return rounding.down(kept / sensitivity)

@@ -5,9 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import numpy as np
+import numpy.typing as npt
 
 from pixeldp_fast import rounding
-from pixeldp_fast.bounds.arguments import checked_mechanism, checked_probabilities, positive
+from pixeldp_fast.bounds.arguments import (
+    checked_discounts,
+    checked_mechanism,
+    checked_probabilities,
+    in_input_units,
+    less_tau,
+    positive,
+)
 from pixeldp_fast.bounds.search import largest_holding, maximise
 from pixeldp_fast.bounds.tight import log_ratio
 from pixeldp_fast.errors import InvalidArgument
@@ -30,20 +38,24 @@ def pixeldp_radius(
     sensitivity: ArrayLike = 1.0,
     *,
     profile: str = "exact",
+    tau: ArrayLike = 0.0,
+    slack: ArrayLike = 0.0,
 ) -> FloatArray:
     """The largest attack size that differential privacy proves harmless.
 
-    Robust where p_lower > e^{2 epsilon} p_upper + (1 + e^epsilon) delta.
+    Robust where (p_lower - tau - delta) - e^epsilon tau >
+    e^{2 epsilon} (p_upper + tau) + e^epsilon delta + e^epsilon tau; without tau, where
+    p_lower > e^{2 epsilon} p_upper + (1 + e^epsilon) delta.
 
     Parameters
     ----------
     mechanism : AbstractMechanism
         "classical" knows Gaussian and Laplace only.
-    p_lower, p_upper, sensitivity
+    p_lower, p_upper, sensitivity, tau, slack
         As for `tight_radius`.
     profile : {"exact", "classical"}
         "exact": delta is the mechanism's privacy profile, any epsilon in
-        [0, ln(p_lower/p_upper)/2]. "classical": what the paper and its code used, Laplace at
+        [0, the largest that leaves room]. "classical": what the paper and its code used, Laplace at
         delta = 0 and Gaussian at sigma = shift sqrt(2 ln(1.25/delta))/epsilon with epsilon <= 1.
 
     Returns
@@ -72,54 +84,71 @@ def pixeldp_radius(
         )
     lower, upper = checked_probabilities(p_lower, p_upper)
     delta = positive("sensitivity", sensitivity)
-    claims = lower > upper
+    off, rounded = checked_discounts(tau, slack)
+    lower, upper, off = np.broadcast_arrays(*less_tau(lower, upper, off), off)
+    claims = lower - upper > 2 * off
     shift = np.zeros(claims.shape)
     if claims.any():
-        pairs, where = np.unique(
-            np.stack([lower[claims], upper[claims]]), axis=1, return_inverse=True
+        distinct, where = np.unique(
+            np.stack([lower[claims], upper[claims], off[claims]]), axis=1, return_inverse=True
         )
         solve = _exact if profile == "exact" else _classical
-        shift[claims] = solve(mechanism, pairs[0], pairs[1])[where.ravel()]
-    return rounding.down(shift / delta)
+        shift[claims] = solve(mechanism, _Room(*distinct))[where.ravel()]
+    return in_input_units(shift, rounded, delta)
 
 
-def _largest_epsilon(p_lower: FloatArray, p_upper: FloatArray) -> FloatArray:
-    """ln(p_lower / p_upper)/2, rounded down: at a larger epsilon no delta is allowed."""
-    return rounding.down(log_ratio(p_lower, p_upper) / 2)
+class _Room:
+    """p_lower - 2 e^epsilon tau - e^{2 epsilon} p_upper: what is left for (1 + e^epsilon) delta.
 
+    Parameters
+    ----------
+    p_lower, p_upper : float64 [N]
+        Of the ideal law: tau is taken off and added.
+    tau : float64 [N]
 
-def _allowed_delta(p_lower: FloatArray, top: FloatArray, epsilon: FloatArray) -> FloatArray:
-    """(p_lower - e^{2 epsilon} p_upper) / (1 + e^epsilon), rounded down, 0 at epsilon = top.
-
-    Written with p_upper = p_lower e^{-2 top}: the difference keeps its digits, and rounding `top`
-    down makes it smaller.
+    With g = e^epsilon it is p_lower (1 - g/g1) (1 + g/g2), where -g2 < 0 < g1 are the roots:
+    g1 g2 = p_lower/p_upper and g2 - g1 = 2 tau/p_upper. So it keeps its digits near the root, and
+    rounding g1 down and g2 up makes it smaller.
     """
-    difference = -p_lower * np.expm1(2 * np.minimum(epsilon - top, 0.0))
-    return rounding.down(difference / (1 + np.exp(epsilon)), 1e-13)
+
+    def __init__(self, p_lower: FloatArray, p_upper: FloatArray, tau: FloatArray) -> None:
+        self.p_lower, self.p_upper, self.tau = p_lower, p_upper, tau
+        half = log_ratio(p_lower, p_upper) / 2  # ln sqrt(g1 g2); inf at p_upper = 0
+        safe = np.where(tau > 0, p_lower * p_upper, 1.0)
+        lean = np.arcsinh(tau / np.sqrt(safe))  # ln(g2/g1)/2
+        # Each rounded before they meet: of a small difference a relative margin would be none.
+        self.top = np.maximum(rounding.down(half) - rounding.up(lean), 0.0)  # ln g1
+        self.bottom = rounding.up(half) + rounding.up(lean)  # ln g2
+
+    def of(self, rows: npt.NDArray[np.bool_]) -> _Room:
+        """The room of some of the pairs."""
+        return _Room(self.p_lower[rows], self.p_upper[rows], self.tau[rows])
+
+    def allowed_delta(self, epsilon: FloatArray) -> FloatArray:
+        """The room over 1 + e^epsilon, rounded down; 0 at the largest epsilon."""
+        first = -np.expm1(np.minimum(epsilon - self.top, 0.0))
+        second = 1 + np.exp(np.minimum(epsilon - self.bottom, 0.0))
+        return rounding.down(self.p_lower * first * second / (1 + np.exp(epsilon)), 1e-13)
 
 
-def _classical(
-    mechanism: AbstractMechanism, p_lower: FloatArray, p_upper: FloatArray
-) -> FloatArray:
-    return mechanism.noise_scale * _CLASSICAL[type(mechanism)](p_lower, p_upper)
+def _classical(mechanism: AbstractMechanism, room: _Room) -> FloatArray:
+    return mechanism.noise_scale * _CLASSICAL[type(mechanism)](room)
 
 
-def _classical_laplace(p_lower: FloatArray, p_upper: FloatArray) -> FloatArray:
-    return log_ratio(p_lower, p_upper) / 2
+def _classical_laplace(room: _Room) -> FloatArray:
+    return room.top
 
 
-def _classical_gaussian(p_lower: FloatArray, p_upper: FloatArray) -> FloatArray:
-    top = _largest_epsilon(p_lower, p_upper)
-
+def _classical_gaussian(room: _Room) -> FloatArray:
     def radius(epsilon: FloatArray) -> FloatArray:
-        delta = _allowed_delta(p_lower, top, epsilon)
+        delta = room.allowed_delta(epsilon)
         log = np.log(1.25) - np.log(np.where(delta > 0, delta, 1.0))
         return np.where(delta > 0, epsilon / np.sqrt(2 * log), 0.0)
 
-    return radius(maximise(radius, np.minimum(top, _CLASSICAL_EPSILON)))
+    return radius(maximise(radius, np.minimum(room.top, _CLASSICAL_EPSILON)))
 
 
-_CLASSICAL: dict[type[AbstractMechanism], Callable[[FloatArray, FloatArray], FloatArray]] = {
+_CLASSICAL: dict[type[AbstractMechanism], Callable[[_Room], FloatArray]] = {
     Gaussian: _classical_gaussian,
     Laplace: _classical_laplace,
 }
@@ -130,42 +159,41 @@ _PURE = (Laplace,)
 _ALL_SHIFTS_AT_ZERO = (Gaussian, Laplace)
 
 
-def _exact(mechanism: AbstractMechanism, p_lower: FloatArray, p_upper: FloatArray) -> FloatArray:
+def _exact(mechanism: AbstractMechanism, room: _Room) -> FloatArray:
     """The supremum of mu at which some epsilon satisfies the inequality; float64 [N]."""
-    shift = np.full(p_lower.shape, np.inf)
-    finite = p_upper > 0 if type(mechanism) in _ALL_SHIFTS_AT_ZERO else p_upper >= 0
-    shift[finite] = _searched(mechanism, p_lower[finite], p_upper[finite])
+    shift = np.full(room.p_upper.shape, np.inf)
+    finite = room.p_upper > 0 if type(mechanism) in _ALL_SHIFTS_AT_ZERO else room.p_upper >= 0
+    shift[finite] = _searched(mechanism, room.of(finite))
     return shift
 
 
-def _searched(mechanism: AbstractMechanism, p_lower: FloatArray, p_upper: FloatArray) -> FloatArray:
+def _searched(mechanism: AbstractMechanism, room: _Room) -> FloatArray:
     """Alternates between the best epsilon at a shift and the largest shift at that epsilon.
 
     Both only ever improve on a pair that holds, so stopping early errs on the safe side.
     """
-    top = _largest_epsilon(p_lower, p_upper)
-    search_top = np.minimum(top, _LARGEST_EPSILON)
-    scale = np.full(p_lower.shape, mechanism.noise_scale)
+    search_top = np.minimum(room.top, _LARGEST_EPSILON)
+    scale = np.full(search_top.shape, mechanism.noise_scale)
 
     def largest_shift(epsilon: FloatArray, start: FloatArray) -> FloatArray:
-        allowed = _allowed_delta(p_lower, top, epsilon)
+        allowed = room.allowed_delta(epsilon)
         return largest_holding(
             lambda mu: mechanism.privacy_profile(epsilon, mu) < allowed, start, scale
         )
 
-    zero = np.zeros(p_lower.shape)
+    zero = np.zeros(search_top.shape)
     mu = np.maximum(largest_shift(zero, zero), largest_shift(search_top * _NEAR_TOP, zero))
     if type(mechanism) in _PURE:
-        mu = np.maximum(mu, _classical(mechanism, p_lower, p_upper))
-    improving = np.ones(p_lower.shape, dtype=bool)  # each pair stops by itself
+        mu = np.maximum(mu, _classical(mechanism, room))
+    improving = np.ones(search_top.shape, dtype=bool)  # each pair stops by itself
     for _ in range(_ROUNDS):
         at = mu
 
-        def room(epsilon: FloatArray, at: FloatArray = at) -> FloatArray:
-            spare = _allowed_delta(p_lower, top, epsilon) - mechanism.privacy_profile(epsilon, at)
+        def spare_room(epsilon: FloatArray, at: FloatArray = at) -> FloatArray:
+            spare = room.allowed_delta(epsilon) - mechanism.privacy_profile(epsilon, at)
             return np.asarray(spare * (1 + np.exp(epsilon)))
 
-        mu = np.where(improving, largest_shift(maximise(room, search_top), mu), mu)
+        mu = np.where(improving, largest_shift(maximise(spare_room, search_top), mu), mu)
         improving &= mu > at * (1 + 1e-12)
         if not improving.any():
             break

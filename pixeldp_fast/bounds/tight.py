@@ -9,7 +9,14 @@ import numpy.typing as npt
 from scipy import special
 
 from pixeldp_fast import rounding
-from pixeldp_fast.bounds.arguments import checked_mechanism, checked_probabilities, positive
+from pixeldp_fast.bounds.arguments import (
+    checked_discounts,
+    checked_mechanism,
+    checked_probabilities,
+    in_input_units,
+    less_tau,
+    positive,
+)
 from pixeldp_fast.bounds.search import largest_holding
 from pixeldp_fast.noise.gaussian import Gaussian
 from pixeldp_fast.noise.laplace import Laplace
@@ -23,6 +30,9 @@ def tight_radius(
     p_lower: ArrayLike,
     p_upper: ArrayLike,
     sensitivity: ArrayLike = 1.0,
+    *,
+    tau: ArrayLike = 0.0,
+    slack: ArrayLike = 0.0,
 ) -> FloatArray:
     """The supremum of the attack sizes at which the top class provably stays on top.
 
@@ -35,15 +45,20 @@ def tight_radius(
     p_upper : float [...]
         Upper bound of every other class's, in [0, 1]; min(p_upper, 1 - p_lower) is used.
     sensitivity : float [...]
-        Upper bound of the prefix's sensitivity from the attack's norm to the mechanism's. All
-        broadcast.
+        Upper bound of the prefix's sensitivity from the attack's norm to the mechanism's.
+    tau : float [...]
+        Total variation between the law that is sampled and the ideal one (`noise.lattice.tau`),
+        paid for the measurement and again for what is served.
+    slack : float [...]
+        What rounding can add to the shift of the noise's centre, in noise units. All broadcast.
 
     Returns
     -------
     radius : float64 [...]
-        In input units: the supremum of mu with T_mu(1 - p_lower) > 1 - T_mu(p_upper), divided by
+        In input units: the supremum of mu with
+        T_mu(1 - p_lower + tau) - tau > 1 - T_mu(p_upper + tau) + tau, less the slack, divided by
         the sensitivity. 0 where p_lower <= p_upper; inf where the law allows it (Gaussian and
-        Laplace at p_lower = 1 or p_upper = 0).
+        Laplace at p_lower = 1 or p_upper = 0, tau = 0).
 
     Guarantee
         The claim is for attacks of norm below the radius. Rounded down.
@@ -54,15 +69,19 @@ def tight_radius(
     checked_mechanism(mechanism)
     lower, upper = checked_probabilities(p_lower, p_upper)
     delta = positive("sensitivity", sensitivity)
+    off, rounded = checked_discounts(tau, slack)
+    lower, upper, off = np.broadcast_arrays(*less_tau(lower, upper, off), off)
     claims = lower > upper
     # Where nothing is claimed, harmless numbers keep the formulas silent.
     lower, upper = np.where(claims, lower, 0.75), np.where(claims, upper, 0.25)
     closed_form = _CLOSED_FORMS.get(type(mechanism))
-    if closed_form is not None:
-        shift = mechanism.noise_scale * closed_form(lower, upper)
+    if closed_form is None:
+        shift = bisected_shift(mechanism, lower, upper, off)
     else:
-        shift = bisected_shift(mechanism, lower, upper)
-    return np.where(claims, rounding.down(shift / delta), 0.0)
+        shift = mechanism.noise_scale * closed_form(lower, upper)
+        if off.any():
+            shift = np.where(off > 0, bisected_shift(mechanism, lower, upper, off), shift)
+    return np.where(claims, in_input_units(shift, rounded, delta), 0.0)
 
 
 def log_ratio(p_lower: FloatArray, p_upper: FloatArray) -> FloatArray:
@@ -75,18 +94,23 @@ def log_ratio(p_lower: FloatArray, p_upper: FloatArray) -> FloatArray:
 
 
 def bisected_shift(
-    mechanism: AbstractMechanism, p_lower: FloatArray, p_upper: FloatArray
+    mechanism: AbstractMechanism,
+    p_lower: FloatArray,
+    p_upper: FloatArray,
+    tau: FloatArray | float = 0.0,
 ) -> FloatArray:
-    """The supremum of mu with T_mu(1 - p_lower) + T_mu(p_upper) > 1, for any mechanism.
+    """The supremum of mu with T_mu(1 - p_lower) + T_mu(p_upper) > 1 + 2 tau, for any mechanism.
 
     Guarantee
         Not above the exact value: the inequality was evaluated and held there, with curves that
-        are rounded down and a sum that rounds to at most 1 when it is at most 1.
+        are rounded down and sums that round to at most 1 when they are at most 1: without tau no
+        more is needed, and with it both sides are moved by a step.
     """
+    least = np.where(np.asarray(tau) > 0, np.nextafter(np.nextafter(1 + 2 * tau, 2), 2), 1.0)
     miss = np.minimum(np.nextafter(1 - p_lower, 2), 1.0)
 
     def holds(mu: FloatArray) -> npt.NDArray[np.bool_]:
-        return mechanism.tradeoff(miss, mu) + mechanism.tradeoff(p_upper, mu) > 1
+        return mechanism.tradeoff(miss, mu) + mechanism.tradeoff(p_upper, mu) > least
 
     scale = np.full(miss.shape, mechanism.noise_scale)
     return largest_holding(holds, np.zeros(miss.shape), scale)
