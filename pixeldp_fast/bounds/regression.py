@@ -4,6 +4,10 @@ The output A lies in [low, high], low <= 0 <= high; A+ = max(0, A) and A- = max(
 end falls as `mean_positive` (or `mean`) falls and `mean_negative` rises; every upper end the other
 way. So with measured means, call once with the ends that make the lower end weaker and once with
 the others: alpha then covers the four (or two) one-sided bounds.
+
+Noise from a table is `tau` away from the ideal law that the theorems are about. A mean of an output
+in [0, h] differs by at most h tau between the two: once where it is measured, and once more where
+the attacked output is served. What rounding adds to the shift of the centre is `slack`.
 """
 
 from __future__ import annotations
@@ -11,7 +15,7 @@ from __future__ import annotations
 import numpy as np
 
 from pixeldp_fast import rounding
-from pixeldp_fast.bounds.arguments import checked_mechanism, real
+from pixeldp_fast.bounds.arguments import checked_discounts, checked_mechanism, real
 from pixeldp_fast.bounds.search import maximise
 from pixeldp_fast.errors import InvalidArgument
 from pixeldp_fast.noise.mechanism import AbstractMechanism
@@ -29,6 +33,9 @@ def lemma2_interval(
     high: ArrayLike,
     shift: ArrayLike,
     epsilon: ArrayLike | None = None,
+    *,
+    tau: ArrayLike = 0.0,
+    slack: ArrayLike = 0.0,
 ) -> tuple[FloatArray, FloatArray]:
     """Where the mean of the output lies under every attack, by differential privacy.
 
@@ -45,7 +52,11 @@ def lemma2_interval(
         Largest shift of the noise's centre (sensitivity times attack size), in the mechanism's norm
         and the units of its scale parameter, at least 0.
     epsilon : float [...] or None
-        At least 0; None: the best for each side. All broadcast.
+        At least 0; None: the best for each side.
+    tau : float [...]
+        Total variation between the law that is sampled and the ideal one, in [0, 1].
+    slack : float [...]
+        What rounding can add to the shift, in its units. All broadcast.
 
     Returns
     -------
@@ -59,17 +70,19 @@ def lemma2_interval(
         Lecuyer et al., IEEE S&P 2019, appendix E, Lemma 2.
     """
     checked_mechanism(mechanism)
-    a, b = _checked_range(low, high)
+    a, b = checked_range(low, high)
     p = real("mean_positive", mean_positive, 0.0, b)
     m = real("mean_negative", mean_negative, 0.0, -a)
-    mu = real("shift", shift, 0.0, np.inf)
+    off, mu = checked_shift(shift, tau, slack)
     eps = np.asarray(0.0 if epsilon is None else real("epsilon", epsilon, 0.0, _LARGEST_EPSILON))
-    p, m, a, b, mu, eps = np.broadcast_arrays(p, m, a, b, mu, eps)
+    p, m, a, b, mu, eps, off = np.broadcast_arrays(p, m, a, b, mu, eps, off)
     shape = p.shape
-    p, m, a, b, mu, eps = (v.ravel() for v in (p, m, a, b, mu, eps))
+    p, m, a, b, mu, eps, off = (v.ravel() for v in (p, m, a, b, mu, eps, off))
     fixed = None if epsilon is None else eps
-    upper = _lemma2_upper(mechanism, p, m, -a, b, mu, fixed)
-    lower = -_lemma2_upper(mechanism, m, p, b, -a, mu, fixed)
+    (p_low, p_high), (m_low, m_high) = moved(p, b * off, b), moved(m, -a * off, -a)
+    upper = _lemma2_upper(mechanism, p_high, m_low, -a, b, mu, fixed)
+    lower = -_lemma2_upper(mechanism, m_high, p_low, b, -a, mu, fixed)
+    lower, upper = outward(lower, upper, (b - a) * off)
     return np.clip(lower, a, b).reshape(shape), np.clip(upper, a, b).reshape(shape)
 
 
@@ -103,7 +116,14 @@ def _lemma2_upper(
 
 
 def tight_mean_interval(
-    mechanism: AbstractMechanism, mean: ArrayLike, low: ArrayLike, high: ArrayLike, shift: ArrayLike
+    mechanism: AbstractMechanism,
+    mean: ArrayLike,
+    low: ArrayLike,
+    high: ArrayLike,
+    shift: ArrayLike,
+    *,
+    tau: ArrayLike = 0.0,
+    slack: ArrayLike = 0.0,
 ) -> tuple[FloatArray, FloatArray]:
     """The exact range of the mean under attack, given only the mean without one.
 
@@ -112,7 +132,7 @@ def tight_mean_interval(
     mechanism : AbstractMechanism
     mean : float [...]
         E A, in [low, high].
-    low, high, shift
+    low, high, shift, tau, slack
         As for `lemma2_interval`.
 
     Returns
@@ -127,9 +147,9 @@ def tight_mean_interval(
         Dong, Roth and Su, 2019 (the trade-off function); Neyman and Pearson, 1933.
     """
     checked_mechanism(mechanism)
-    a, b = _checked_range(low, high)
-    mu = real("shift", shift, 0.0, np.inf)
-    return _mean_interval(mechanism, real("mean", mean, a, b), a, b, mu)
+    a, b = checked_range(low, high)
+    off, mu = checked_shift(shift, tau, slack)
+    return _mean_interval(mechanism, real("mean", mean, a, b), a, b, mu, off)
 
 
 def tight_parts_interval(
@@ -139,12 +159,15 @@ def tight_parts_interval(
     low: ArrayLike,
     high: ArrayLike,
     shift: ArrayLike,
+    *,
+    tau: ArrayLike = 0.0,
+    slack: ArrayLike = 0.0,
 ) -> tuple[FloatArray, FloatArray]:
     """The exact ranges of E A+ and of E A- under attack, subtracted.
 
     Parameters
     ----------
-    mechanism, mean_positive, mean_negative, low, high, shift
+    mechanism, mean_positive, mean_negative, low, high, shift, tau, slack
         As for `lemma2_interval`.
 
     Returns
@@ -159,13 +182,13 @@ def tight_parts_interval(
         Su, 2019, in place of (epsilon, delta).
     """
     checked_mechanism(mechanism)
-    a, b = _checked_range(low, high)
+    a, b = checked_range(low, high)
     p = real("mean_positive", mean_positive, 0.0, b)
     m = real("mean_negative", mean_negative, 0.0, -a)
-    mu = real("shift", shift, 0.0, np.inf)
+    off, mu = checked_shift(shift, tau, slack)
     zero = np.zeros_like(a)
-    lower_positive, upper_positive = _mean_interval(mechanism, p, zero, b, mu)
-    lower_negative, upper_negative = _mean_interval(mechanism, m, zero, -a, mu)
+    lower_positive, upper_positive = _mean_interval(mechanism, p, zero, b, mu, off)
+    lower_negative, upper_negative = _mean_interval(mechanism, m, zero, -a, mu, off)
     lower = np.nextafter(lower_positive - upper_negative, -np.inf)
     upper = np.nextafter(upper_positive - lower_negative, np.inf)
     return np.clip(lower, a, b), np.clip(upper, a, b)
@@ -177,24 +200,56 @@ def _mean_interval(
     low: FloatArray,
     high: FloatArray,
     mu: FloatArray,
+    tau: FloatArray,
 ) -> tuple[FloatArray, FloatArray]:
     """Both ends, rounded outward and clipped; (low, low) where the range is a point."""
     width = high - low
     safe = np.where(width > 0, width, 1.0)
-    share = np.minimum(rounding.up((mean - low) / safe, _FEW_STEPS), 1.0)
-    share_missing = np.minimum(rounding.up((high - mean) / safe, _FEW_STEPS), 1.0)
+    share = _share(mean - low, safe, tau)
+    share_missing = _share(high - mean, safe, tau)
     above = rounding.down(width * mechanism.tradeoff(share_missing, mu), _FEW_STEPS)
     below = rounding.down(width * mechanism.tradeoff(share, mu), _FEW_STEPS)
     lower, upper = np.nextafter(low + above, -np.inf), np.nextafter(high - below, np.inf)
+    lower, upper = outward(lower, upper, width * tau)
     return np.clip(lower, low, high), np.clip(upper, low, high)
 
 
-def _checked_range(low: ArrayLike, high: ArrayLike) -> tuple[FloatArray, FloatArray]:
+def _share(part: FloatArray, width: FloatArray, tau: FloatArray) -> FloatArray:
+    """part/width + tau, rounded up, at most 1."""
+    share = rounding.up(part / width, _FEW_STEPS)
+    return np.minimum(np.where(tau > 0, np.nextafter(share + tau, 2.0), share), 1.0)
+
+
+def moved(mean: FloatArray, by: FloatArray, top: FloatArray) -> tuple[FloatArray, FloatArray]:
+    """The ends of mean -+ by within [0, top], rounded outward; `mean` itself where by = 0."""
+    lower, upper = outward(mean, mean, by)
+    return np.clip(lower, 0.0, top), np.clip(upper, 0.0, top)
+
+
+def outward(lower: FloatArray, upper: FloatArray, by: FloatArray) -> tuple[FloatArray, FloatArray]:
+    """lower - by and upper + by, rounded outward; unchanged where by = 0."""
+    some, more = by > 0, rounding.up(by, _FEW_STEPS)
+    down, up = np.nextafter(lower - more, -np.inf), np.nextafter(upper + more, np.inf)
+    return np.where(some, down, lower), np.where(some, up, upper)
+
+
+def checked_shift(
+    shift: ArrayLike, tau: ArrayLike, slack: ArrayLike
+) -> tuple[FloatArray, FloatArray]:
+    """`tau`, and the shift of the centre that the theorem is applied to: shift + slack, up."""
+    off, more = checked_discounts(tau, slack)
+    mu = real("shift", shift, 0.0, np.inf)
+    return off, np.where(more > 0, np.nextafter(mu + more, np.inf), mu)
+
+
+def checked_range(low: ArrayLike, high: ArrayLike) -> tuple[FloatArray, FloatArray]:
+    """`low` and `high` as float64, finite, low <= 0 <= high and low < high."""
     a, b = real("low", low, -np.inf, 0.0), real("high", high, 0.0, np.inf)
     if not np.all((a < b) & np.isfinite(b - a)):
         raise InvalidArgument(
             f"`low` and `high` must be finite with low <= 0 <= high and low < high; got "
-            f"{low!r} and {high!r}. Declare a range by clipping the output, and certify the "
-            "clipped model."
+            f"{low!r} and {high!r}. An unbounded output needs delta = 0, which only the ideal "
+            "Laplace law has, and an exact mean, since without a range no confidence interval "
+            "exists. Declare a range by clipping the output, and certify the clipped model."
         )
     return a, b

@@ -14,6 +14,7 @@ from pixeldp_fast.stats.mean import (
     hoeffding_lower,
     hoeffding_upper,
 )
+from pixeldp_fast.stats.quantile import dkw_width, lower_rank, upper_rank
 from pixeldp_fast.stats.sequential import confidence_sequence, decision_tables
 
 __all__ = [
@@ -24,11 +25,14 @@ __all__ = [
     "clopper_pearson_upper",
     "confidence_sequence",
     "decision_tables",
+    "dkw_width",
     "empirical_bernstein_lower",
     "empirical_bernstein_upper",
     "group_sequential",
     "hoeffding_lower",
     "hoeffding_upper",
     "largest_lower",
+    "lower_rank",
     "smallest_n",
+    "upper_rank",
 ]

@@ -175,6 +175,80 @@ def test_one_sided_ranges():
     np.testing.assert_allclose((lower, upper), (-same[1], -same[0]), rtol=1e-9)
 
 
+def every_bound(mechanism, shift, **options):
+    """All bounds of one output in [-0.5, 1] with E A+ = 0.3 and E A- = 0.1."""
+    yield lemma2_interval(mechanism, 0.3, 0.1, -0.5, 1.0, shift, **options)
+    yield lemma2_interval(mechanism, 0.3, 0.1, -0.5, 1.0, shift, 0.4, **options)
+    yield tight_parts_interval(mechanism, 0.3, 0.1, -0.5, 1.0, shift, **options)
+    yield tight_mean_interval(mechanism, 0.2, -0.5, 1.0, shift, **options)
+
+
+@each_mechanism
+def test_slack_is_more_shift(mechanism):
+    unit = mechanism.noise_scale
+    for moved, plain in zip(
+        every_bound(mechanism, 0.2 * unit, slack=0.1 * unit),
+        every_bound(mechanism, 0.3 * unit),
+        strict=True,
+    ):
+        np.testing.assert_allclose(moved, plain, rtol=1e-9)
+
+
+@each_mechanism
+@given(problems(), st.sampled_from([1e-12, 1e-3, 0.05]))
+def test_tau_moves_means_before_and_after(mechanism, problem, tau):
+    """The definition: means moved outward, the interval of the ideal law, and moved again."""
+    positive, negative, low, high, ratio = problem
+    shift, width = ratio * mechanism.noise_scale, high - low
+    ends = [
+        (max(positive - high * tau, 0), min(positive + high * tau, high)),
+        (max(negative + low * tau, 0), min(negative - low * tau, -low)),
+    ]
+    rounding = 1e-9 * width
+    arguments = low, high, shift
+    lower = lemma2_interval(mechanism, ends[0][0], ends[1][1], *arguments)[0] - width * tau
+    upper = lemma2_interval(mechanism, ends[0][1], ends[1][0], *arguments)[1] + width * tau
+    found = lemma2_interval(mechanism, positive, negative, *arguments, tau=tau)
+    assert found[0] == pytest.approx(max(lower, low), abs=rounding)
+    assert found[1] == pytest.approx(min(upper, high), abs=rounding)
+    zero = np.zeros(2)  # a part of an empty range
+    above = tight_mean_interval(mechanism, positive, 0.0, high, shift, tau=tau)
+    below = tight_mean_interval(mechanism, negative, 0.0, -low, shift, tau=tau) if low else zero
+    parts = tight_parts_interval(mechanism, positive, negative, *arguments, tau=tau)
+    assert parts[0] == pytest.approx(above[0] - below[1], abs=rounding)
+    assert parts[1] == pytest.approx(above[1] - below[0], abs=rounding)
+    assert found[0] - rounding <= parts[0]
+    assert parts[1] <= found[1] + rounding
+    mean = positive - negative
+    lower = tight_mean_interval(mechanism, max(mean - width * tau, low), low, high, shift)[0]
+    upper = tight_mean_interval(mechanism, min(mean + width * tau, high), low, high, shift)[1]
+    found = tight_mean_interval(mechanism, mean, low, high, shift, tau=tau)
+    assert found[0] == pytest.approx(max(lower - width * tau, low), abs=rounding)
+    assert found[1] == pytest.approx(min(upper + width * tau, high), abs=rounding)
+
+
+def test_tau_is_enough_for_a_law_at_that_distance():
+    """A table's law at distance tau from the ideal one, that favours the attacker both times."""
+    sigma, shift, tau, p = 0.5, 0.4, 0.01, 0.3
+    ideal_before, ideal_after = p, special.ndtr(special.ndtri(p) + shift / sigma)
+    measured, served = ideal_before - tau, ideal_after + tau
+    found = tight_mean_interval(Gaussian(sigma), measured, 0.0, 1.0, shift, tau=tau)
+    assert served <= found[1] <= served + 1e-9
+    once = tight_mean_interval(Gaussian(sigma), measured + tau, 0.0, 1.0, shift)
+    assert not served <= once[1]  # the planted fault: tau paid for the measurement alone
+
+
+@pytest.mark.parametrize("name", ["tau", "slack"])
+@pytest.mark.parametrize("value", [-0.1, np.nan, np.inf])
+def test_tau_and_slack_are_checked(name, value):
+    options = {name: value}
+    for function in (lemma2_interval, tight_parts_interval):
+        with pytest.raises(InvalidArgument, match=f"`{name}`"):
+            function(Gaussian(0.5), 0.3, 0.1, -0.5, 1.0, 0.2, **options)
+    with pytest.raises(InvalidArgument, match=f"`{name}`"):
+        tight_mean_interval(Gaussian(0.5), 0.2, -0.5, 1.0, 0.2, **options)
+
+
 @pytest.mark.parametrize(
     ("arguments", "name"),
     [
