@@ -3,14 +3,92 @@
 from __future__ import annotations
 
 import contextlib
+import threading
 from collections.abc import Callable, Iterator
-from typing import cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
+from pixeldp_fast.errors import UnsupportedBackend
+
 Evaluate = Callable[[Tensor], Tensor]
+
+
+class Shared:
+    """Switches of the process: the first of overlapping users turns them, the last turns back.
+
+    Were each to turn back what it found, the first to leave would undo them under the second.
+    """
+
+    def __init__(self, turned: Callable[[], contextlib.AbstractContextManager[None]]) -> None:
+        self._turned = turned
+        self._lock = threading.Lock()
+        self._users = 0
+        self._back = contextlib.ExitStack()
+
+    @contextlib.contextmanager
+    def __call__(self) -> Iterator[None]:
+        """Within: turned."""
+        with self._lock:
+            if self._users == 0:
+                self._back.enter_context(self._turned())
+            self._users += 1
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._users -= 1
+                if self._users == 0:
+                    self._back.close()
+
+
+@contextlib.contextmanager
+def _ieee() -> Iterator[None]:
+    """Matrix products and convolutions of float32 in IEEE arithmetic, by fixed algorithms."""
+    back = contextlib.ExitStack()
+    try:
+        with _readable():
+            before = torch.get_float32_matmul_precision()
+            torch.set_float32_matmul_precision("highest")
+            back.callback(torch.set_float32_matmul_precision, before)
+            flags = {"benchmark": False, "deterministic": True, "allow_tf32": False}
+            back.enter_context(torch.backends.cudnn.flags(enabled=True, **flags))
+        yield
+    finally:
+        with _readable():
+            back.close()
+
+
+@contextlib.contextmanager
+def _readable() -> Iterator[None]:
+    """Name what is wrong where torch refuses to read its switches."""
+    try:
+        yield
+    except RuntimeError as error:
+        raise UnsupportedBackend(
+            "torch's switches for TF32 were set by old names (allow_tf32, "
+            "set_float32_matmul_precision) and by new ones (fp32_precision), so that neither can "
+            f"be read; use one kind. torch says: {error}"
+        ) from error
+
+
+_in_ieee = Shared(_ieee)
+
+
+def _check_no_tf32() -> None:
+    """Refuse a switch that outweighs those of `_ieee`: `torch.backends.fp32_precision` can."""
+    convolutions: Any = torch.backends.cudnn
+    for what, now in (
+        ("cudnn.conv", convolutions.conv.fp32_precision),
+        ("cuda.matmul", torch.backends.cuda.matmul.fp32_precision),
+    ):
+        if now not in ("ieee", "none"):
+            raise UnsupportedBackend(
+                f"torch.backends.{what}.fp32_precision is {now!r} where float32 is to be IEEE's; "
+                "set it, or torch.backends.fp32_precision above it, to 'ieee'."
+            )
 
 
 @contextlib.contextmanager
@@ -21,19 +99,10 @@ def stated_arithmetic(device: torch.device) -> Iterator[None]:
         Torch's switches for matrix products and convolutions are of the process, not of the
         thread: another thread that runs PyTorch at the same time sees them, too.
     """
-    before = torch.get_float32_matmul_precision()
-    torch.set_float32_matmul_precision("highest")
-    try:
-        with (
-            torch.inference_mode(),
-            torch.autocast(device.type, enabled=False),
-            torch.backends.cudnn.flags(
-                enabled=True, benchmark=False, deterministic=True, allow_tf32=False
-            ),
-        ):
-            yield
-    finally:
-        torch.set_float32_matmul_precision(before)
+    with _in_ieee(), torch.inference_mode(), torch.autocast(device.type, enabled=False):
+        if device.type == "cuda":
+            _check_no_tf32()
+        yield
 
 
 def in_arithmetic(

@@ -13,13 +13,15 @@ from pixeldp_fast.backends.triton.compiling import compiled
 from pixeldp_fast.backends.triton.draws import Draws
 from pixeldp_fast.backends.triton.executor import aligned, anywhere
 from pixeldp_fast.backends.triton.operators import words_of
+from pixeldp_fast.backends.triton.runs import Run
 from pixeldp_fast.backends.triton.segments import (
     DenseHead,
     PoolHead,
     as_chain,
+    leading,
     peak_elements,
+    prologue_of,
     split_head,
-    split_prologue,
 )
 from pixeldp_fast.backends.triton.suffix import GraphModule
 from pixeldp_fast.plan.interpret import interpret
@@ -39,7 +41,8 @@ from tests.helpers.triton_paths import (
 
 def test_segments():
     behind = graph_of(plan_of(residual))
-    prologue, rest = split_prologue(behind)
+    run = Run(behind, -1, leading(behind))
+    prologue, rest = prologue_of(run.nodes), run.rest
     assert prologue.scale is not None
     assert prologue.slope == 0
     body, head = split_head(rest, two_layers=True)
@@ -118,9 +121,9 @@ def test_both_placements_cover_every_draw_once(first, n):
                 g = launch.draws.first_row + row
                 b, draw = divmod(g, launch.draws.n)
                 counted = divmod(launch.counted.first_row + i, launch.counted.n)
-                if launch.first + b < launch.last:
-                    seen.append((launch.first + b, launch.draws.first_draw + draw))
-                    where = launch.first + counted[0], launch.counted.first_draw + counted[1]
+                if b < launch.draws.examples:
+                    seen.append((b, launch.draws.first_draw + draw))
+                    where = counted[0], launch.counted.first_draw + counted[1]
                     assert where == seen[-1]
                     assert place is anywhere or seen[-1][1] % 128 == row
         assert seen == [(b, draw) for b in range(3) for draw in range(first, first + n)]

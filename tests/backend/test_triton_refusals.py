@@ -1,5 +1,7 @@
 """What the GPU engine refuses, with what would work, and what is never chosen silently."""
 
+import re
+
 import numpy as np
 import pytest
 import torch
@@ -11,7 +13,7 @@ from pixeldp_fast.backends import registry
 from pixeldp_fast.backends.base import Support
 from pixeldp_fast.backends.reduction import Votes
 from pixeldp_fast.backends.registry import select
-from pixeldp_fast.backends.triton import engine
+from pixeldp_fast.backends.triton import backend, engine, workspace
 from pixeldp_fast.backends.triton.backend import TritonBackend, graph_of
 from pixeldp_fast.errors import UnsupportedBackend, UnsupportedModel
 from pixeldp_fast.plan.plan import make_plan
@@ -134,15 +136,56 @@ def test_a_gpu_that_is_too_old(monkeypatch):
     assert "torch" in reason
 
 
-def test_too_little_memory_names_a_tile_that_fits(monkeypatch):
+def test_too_little_memory_for_the_smallest_tile(monkeypatch):
     plan = plan_of(two_layers)
-    FakeDevice(monkeypatch, free=2**20, total=2**37)
-    reason = refusal(plan, device=torch.device("cuda:0"))
-    assert "name tile=" in reason
     FakeDevice(monkeypatch, free=2**10, total=2**37)
     assert "bfloat16" in refusal(plan, device=torch.device("cuda:0"))
-    FakeDevice(monkeypatch)
+    FakeDevice(monkeypatch, free=2**20, total=2**37)
     assert BACKEND.supports(plan, Gaussian(1.0), Votes(K), torch.device("cuda:0")).ok
+
+
+@interpreted
+def test_too_little_memory_names_a_tile_and_that_one_works(monkeypatch):
+    plan = plan_of(two_layers)
+    monkeypatch.setattr(workspace, "free_bytes", lambda device: 2**18)
+    with pytest.raises(UnsupportedBackend, match="name tile=") as refused:
+        prepared(plan, Votes(K), tile=2**12)
+    tile = int(re.search(r"tile=(\d+)", str(refused.value))[1])
+    assert f"tile {tile} " in prepared(plan, Votes(K), tile=tile).arithmetic
+
+
+@interpreted
+@pytest.mark.filterwarnings("ignore:overflow encountered in cast")
+def test_noise_that_overflows_a_dtype_is_refused():
+    plan = plan_of(mlp)
+    with pytest.raises(UnsupportedBackend, match=r"not finite in torch.float16; name torch.bfl"):
+        prepared(plan, Votes(K), mechanism=Gaussian(1e5), dtype=torch.float16)
+
+
+@interpreted
+def test_a_reduction_of_other_outputs_is_refused():
+    with pytest.raises(UnsupportedBackend, match="of 7 outputs, the network has 4"):
+        prepared(plan_of(mlp), Votes(7))
+
+
+@interpreted
+def test_a_cache_that_cannot_be_written_has_a_name(monkeypatch):
+    def unwritable(*_, **__):
+        raise PermissionError("[Errno 13] Permission denied: '/.triton'")
+
+    monkeypatch.setattr(engine, "assembled", unwritable)
+    with pytest.raises(UnsupportedBackend, match=r"PermissionError.*/\.triton"):
+        prepared(plan_of(mlp), Votes(K))
+
+
+@interpreted
+def test_running_out_of_memory_has_a_name(monkeypatch):
+    def full(*_, **__):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(engine, "Pipeline", full)
+    with pytest.raises(UnsupportedBackend, match="name a smaller `tile`"):
+        prepared(plan_of(two_layers), Votes(K))
 
 
 @interpreted
@@ -156,7 +199,7 @@ def test_a_dtype_that_overflows_is_refused():
 
 
 @interpreted
-def test_a_module_that_keeps_a_secret_is_refused():
+def test_a_graph_that_is_not_the_module_is_refused(monkeypatch):
     class Secret(nn.Linear):
         factor = 1
 
@@ -164,7 +207,9 @@ def test_a_module_that_keeps_a_secret_is_refused():
             return super().forward(x) * Secret.factor
 
     plan = make_plan(nn.Identity().eval(), Secret(5, K).eval(), (5,), K)
-    assert graph_of(plan) is not None
+    old = graph_of(plan)
     Secret.factor = 2
+    prepared(plan, Votes(K))
+    monkeypatch.setattr(backend, "graph_of", lambda plan: old)
     with pytest.raises(UnsupportedModel, match="outside its weights"):
         prepared(plan, Votes(K))

@@ -77,10 +77,8 @@ def noisy(
         raise UnsupportedBackend(
             f"CUDA kernels run on NVIDIA GPUs, the tensors are on {out.device}."
         )
-    device = out.device.index
-    target = compiler.architecture(torch.cuda.get_device_capability(device))
-    with torch.cuda.device(device):
-        _entry(target).launch(launch, draws.law, TYPES[out.dtype], device)
+    with torch.cuda.device(out.device):
+        load(out.device).launch(launch, draws.law, TYPES[out.dtype], out.device.index)
 
 
 def described(
@@ -159,6 +157,16 @@ class _Entry:
         code = self._noise(ctypes.byref(launch), law, type_, device, stream)
         if code:
             raise UnsupportedBackend(f"The CUDA noise kernel: {self._error(code).decode()}.")
+
+
+def load(device: torch.device) -> _Entry:
+    """The compiled library for a device; seconds the first time.
+
+    Raises
+    ------
+    MissingCompiler, CompilationFailed
+    """
+    return _entry(compiler.architecture(torch.cuda.get_device_capability(device)))
 
 
 @cache

@@ -9,18 +9,19 @@ from torch import Tensor
 
 from pixeldp_fast.backends.arithmetic import Evaluate, in_arithmetic
 from pixeldp_fast.backends.reduction import AbstractReduction, SoftmaxSums, Votes
-from pixeldp_fast.backends.triton import heads, noise, operators, tuning
+from pixeldp_fast.backends.triton import heads, kernels, operators, tuning
 from pixeldp_fast.backends.triton.checks import TRIAL_ADDRESS, trial_draws
 from pixeldp_fast.backends.triton.compiling import compiled
 from pixeldp_fast.backends.triton.draws import Draws
-from pixeldp_fast.backends.triton.executor import Counter, Noisy, channels_last
-from pixeldp_fast.backends.triton.fused import Scores, Target, floats, fused_head
-from pixeldp_fast.backends.triton.segments import Prologue, split_head, split_prologue
+from pixeldp_fast.backends.triton.executor import Counter, channels_last, in_c_order
+from pixeldp_fast.backends.triton.fronts import Front, plain
+from pixeldp_fast.backends.triton.fused import Scores, fused_head
+from pixeldp_fast.backends.triton.runs import Target, taken
+from pixeldp_fast.backends.triton.segments import split_head
 from pixeldp_fast.backends.triton.suffix import GraphModule
 from pixeldp_fast.backends.triton.whole import Whole, whole
 from pixeldp_fast.noise.mechanism import AbstractMechanism
-from pixeldp_fast.plan.interpret import activated
-from pixeldp_fast.plan.ops import Activation, Graph
+from pixeldp_fast.plan.ops import Graph
 from pixeldp_fast.plan.plan import Plan
 
 
@@ -30,10 +31,8 @@ class Assembly:
 
     Parameters
     ----------
-    noisy : callable
-        Makes a tile of noisy features, with what was folded into the prologue.
-    behind : callable
-        What was folded, in torch: from float32 features [rows, *noise_shape] to such.
+    front : Front
+        Makes a tile of noisy features, with what was folded into it.
     network : callable or None
         From features to what the head reads; None: the features themselves.
     head : callable or None
@@ -46,8 +45,7 @@ class Assembly:
         Everything here on which bits depend.
     """
 
-    noisy: Noisy
-    behind: Evaluate
+    front: Front
     network: Evaluate | None
     head: Counter | None
     logits: Evaluate
@@ -97,10 +95,9 @@ def _parts(
         layout = torch.channels_last if len(plan.noise_shape) == 3 else torch.contiguous_format
         module = in_arithmetic(plan.suffix, target.dtype, layout)
         network = made(_on_channels_last(module))
-        front = _noise(plan, Prologue(), target)
+        front, _ = front_and_rest(plain(plan.noise_shape), target)
         return _with_count(front, network, scores, reduction, target, f"{how} module")
-    prologue, behind = split_prologue(graph)
-    front = _noise(plan, prologue, target)
+    front, behind = front_and_rest(graph, target)
     # IEEE float32 products have no tensor cores to go to: a wide layer is left to the library.
     body, head = split_head(behind, two_layers=target.dtype != torch.float32)
     if head is None or scores is None or plan.num_outputs > heads.MAX_CLASSES:
@@ -111,11 +108,11 @@ def _parts(
     counter, logits, named = fused_head(head, scores, target)
     if not body.nodes:  # the head reads the noise as it is in memory
         words = f"{front.words} > {named}"
-        return Assembly(front.noisy, front.behind, None, counter, logits, words)
+        return Assembly(front, None, counter, logits, words)
     graph_module = GraphModule(body, target.dtype, target.device, for_head=True)
     network = made(graph_module)
     words = f"{front.words} > {how} graph of {len(body.nodes)}{graph_module.words} > {named}"
-    return Assembly(front.noisy, front.behind, network, counter, logits, words)
+    return Assembly(front, network, counter, logits, words)
 
 
 def _on_channels_last(module: Evaluate) -> Evaluate:
@@ -123,69 +120,28 @@ def _on_channels_last(module: Evaluate) -> Evaluate:
     return lambda x: module(x).contiguous()
 
 
+def front_and_rest(graph: Graph, target: Target) -> tuple[Front, Graph]:
+    """What begins every tile, and the network behind it."""
+    found = taken(kernels.FRONTS, graph, -1, target)
+    assert found is not None, "the last of the fronts takes any network"
+    run, front = found
+    return front, run.rest
+
+
 def plain_noise(plan: Plan, mechanism: AbstractMechanism, device: torch.device) -> Tensor:
     """The kernel's float32 noise for a check, [rows, D] in C order; see `checks.check_noise`."""
+    front, _ = front_and_rest(plain(plan.noise_shape), Target(device, torch.float32))
     coordinates = torch.Size(plan.noise_shape).numel()
-    front = _noise(plan, Prologue(), Target(device, torch.float32))
     memory = channels_last(plan.noise_shape)
     out = torch.full((front.least_rows, *memory), torch.nan, device=device)
     center = torch.zeros((1, coordinates), device=device)
     address = torch.full((1,), TRIAL_ADDRESS, dtype=torch.int64, device=device)
     front.noisy(center, address, trial_draws(mechanism, len(out)), out)
-    return (out.permute(0, 3, 1, 2) if out.ndim == 4 else out).flatten(1)
-
-
-@dataclass(frozen=True)
-class _Front:
-    """The prologue's kernel, what is folded into it in torch, and its words."""
-
-    noisy: Noisy
-    behind: Evaluate
-    words: str
-    least_rows: int  # of a tile
-
-
-def _noise(plan: Plan, prologue: Prologue, target: Target) -> _Front:
-    coordinates = torch.Size(plan.noise_shape).numel()
-    channels = plan.noise_shape[0] if len(plan.noise_shape) == 3 else 1
-    scale = shift = None
-    if prologue.scale is not None and prologue.shift is not None:
-        scale, shift = (floats(t, target.device) for t in (prologue.scale, prologue.shift))
-        channels = len(scale)
-    config = tuning.chosen(
-        "noise",
-        tuning.shape_of(channels, coordinates),
-        target.dtype,
-        target.device,
-        noise.default_config(channels, coordinates),
-    )
-    fields = operators.fields_of(config)
-
-    def noisy(center: Tensor, address: Tensor, draws: Draws, out: Tensor) -> None:
-        operators.noisy(
-            center,
-            address,
-            out,
-            scale,
-            shift,
-            channels,
-            prologue.slope,
-            draws.scale,
-            operators.words_of(draws),
-            fields,
-        )
-
-    def behind(features: Tensor) -> Tensor:
-        if scale is not None and shift is not None:
-            axes = (-1,) + (1,) * (features.ndim - 2)
-            features = features * scale.view(axes) + shift.view(axes)
-        return activated(Activation(prologue.slope), features)
-
-    return _Front(noisy, behind, tuning.described("noise", config), max(config.rows, 8))
+    return in_c_order(out)
 
 
 def _with_count(
-    front: _Front,
+    front: Front,
     network: Evaluate,
     scores: Scores | None,
     reduction: AbstractReduction,
@@ -199,9 +155,7 @@ def _with_count(
         return rows
 
     if scores is None:
-        return Assembly(
-            front.noisy, front.behind, network, None, same, f"{words} > reduced by torch"
-        )
+        return Assembly(front, network, None, same, f"{words} > reduced by torch")
     classes = reduction.num_outputs
     shape, default = tuning.shape_of(classes), heads.count_config(classes)
     config = tuning.chosen("count", shape, target.dtype, target.device, default)
@@ -211,4 +165,4 @@ def _with_count(
         operators.count(rows, table, operators.words_of(draws), scores, fields)
 
     words = f"{words} > {tuning.described('count', config)}"
-    return Assembly(front.noisy, front.behind, network, head, same, words)
+    return Assembly(front, network, head, same, words)

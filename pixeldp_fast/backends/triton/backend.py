@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-from subprocess import SubprocessError
 from typing import TYPE_CHECKING, ClassVar
 from weakref import WeakKeyDictionary
 
@@ -12,7 +11,7 @@ import torch
 from pixeldp_fast import config
 from pixeldp_fast.backends.base import AbstractBackend, Support
 from pixeldp_fast.backends.reduction import AbstractReduction
-from pixeldp_fast.backends.requirements import float32_noise, weights_on
+from pixeldp_fast.backends.requirements import float32_noise, outputs_of, weights_on
 from pixeldp_fast.errors import UnsupportedBackend, UnsupportedModel
 from pixeldp_fast.noise.mechanism import AbstractMechanism
 from pixeldp_fast.plan.lower import lower
@@ -26,7 +25,8 @@ if TYPE_CHECKING:
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 OLDEST = (8, 0)  # compute capability that Triton compiles for, and the first with bfloat16
 
-_graphs: WeakKeyDictionary[Plan, Graph | None] = WeakKeyDictionary()
+# By plan, what a row of a tile holds: a number, and not the graph, whose folded weights grow old.
+_values: WeakKeyDictionary[Plan, int] = WeakKeyDictionary()
 
 
 class TritonBackend(AbstractBackend):
@@ -61,6 +61,7 @@ class TritonBackend(AbstractBackend):
             _law_missed(mechanism),
             float32_noise(mechanism),
             weights_on(plan, device),
+            outputs_of(plan, reduction),
         ):
             if found is not None:
                 return Support(False, found)
@@ -79,12 +80,14 @@ class TritonBackend(AbstractBackend):
         dtype: torch.dtype | None = None,
         tile: int | None = None,
     ) -> TritonEngine:
-        """An engine; `tile` is rounded up to a power of two of at least 128 draws."""
+        """An engine; `tile` is rounded up to a power of two of at least 128 draws.
+
+        Memory for the smallest tile is asked for by `supports`, for this one here.
+        """
         support = self.supports(plan, mechanism, reduction, device, dtype=dtype)
         if not support.ok:
             raise UnsupportedBackend(f"triton: {support.reason}")
-        from triton.errors import TritonError
-
+        from pixeldp_fast.backends.triton.compiling import failures
         from pixeldp_fast.backends.triton.engine import TritonEngine
 
         chosen = dtype or torch.float32
@@ -92,7 +95,12 @@ class TritonBackend(AbstractBackend):
             return TritonEngine(plan, mechanism, reduction, device, chosen, tile, graph_of)
         except UnsupportedBackend:
             raise
-        except (TritonError, RuntimeError, SubprocessError) as error:  # compilers and drivers
+        except torch.OutOfMemoryError as error:
+            raise UnsupportedBackend(
+                f"triton: a tile of draws does not fit what memory is free on {device}; name a "
+                "smaller `tile`, name torch.bfloat16, or free some of it."
+            ) from error
+        except failures() as error:
             cause = str(error).strip().split("\n")[0]
             raise UnsupportedBackend(
                 f"triton: its kernels or the suffix do not compile or run on {device} "
@@ -100,14 +108,15 @@ class TritonBackend(AbstractBackend):
             ) from error
 
 
-def graph_of(plan: Plan, *, again: bool = False) -> Graph | None:
-    """The suffix as a graph, traced once per plan unless `again`; None where it does not lower."""
-    if again or plan not in _graphs:
-        try:
-            _graphs[plan] = optimised(lower(plan.suffix, plan.noise_shape, part="suffix"))
-        except UnsupportedModel:
-            _graphs[plan] = None
-    return _graphs[plan]
+def graph_of(plan: Plan) -> Graph | None:
+    """The suffix as a graph, of its weights as they are now; None where it does not lower.
+
+    Never from a memory: batch-norms are folded into copies of weights, which an edit leaves behind.
+    """
+    try:
+        return optimised(lower(plan.suffix, plan.noise_shape, part="suffix"))
+    except UnsupportedModel:
+        return None
 
 
 def _device_missed(device: torch.device) -> str | None:
@@ -140,6 +149,8 @@ def _dtype_missed(dtype: torch.dtype | None) -> str | None:
 
 
 def _law_missed(mechanism: AbstractMechanism) -> str | None:
+    if mechanism.lattice is not None:
+        return "it makes noise in floats, not on a lattice; use backend='torch'"
     # Only for the very class that names the law: a subclass may have changed it.
     if vars(type(mechanism)).get("native_law") in (0, 1, 2):
         return None
@@ -150,7 +161,8 @@ def _law_missed(mechanism: AbstractMechanism) -> str | None:
 
 
 def _memory_missed(plan: Plan, device: torch.device, dtype: torch.dtype) -> str | None:
-    from pixeldp_fast.backends.triton.workspace import missing, rows_for
+    from pixeldp_fast.backends.triton.workspace import ROWS_LIMITS, missing, values_of
 
-    graph = graph_of(plan)
-    return missing(plan, graph, dtype, device, rows_for(plan, graph, dtype, device))
+    if plan not in _values:
+        _values[plan] = values_of(plan, graph_of(plan))
+    return missing(_values[plan], dtype, device, ROWS_LIMITS[0])

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from pixeldp_fast.backends.arithmetic import Evaluate, in_arithmetic
 from pixeldp_fast.backends.triton.draws import Draws
+from pixeldp_fast.backends.triton.fronts import Front
 from pixeldp_fast.errors import UnsupportedBackend, UnsupportedModel
 from pixeldp_fast.noise.mechanism import AbstractMechanism
 from pixeldp_fast.noise.sampling import noise_definition
@@ -19,18 +20,46 @@ NOISE_TOLERANCE = 1e-5  # of the scale: THEORY 9
 # Relative to the largest output: well above the errors of the arithmetic, well below any operation
 # misunderstood.
 MEANING_TOLERANCE = {torch.float32: 1e-3, torch.bfloat16: 0.2, torch.float16: 0.05}
+DIFFERENT = (
+    "The compiled network and the module give different outputs; does its forward depend on "
+    "something outside its weights? Use backend='torch'."
+)
 SHIFTS = (1, 37, 64)  # places by which rows are moved
 TRIAL = Stream(2**63 + 1, Purpose.VERIFICATION)
 TRIAL_ADDRESS = 5
+TRIAL_ADDRESSES = torch.tensor([TRIAL_ADDRESS, 2**32 - 2, 0])
+TRIAL_ROWS = 128  # of features; divides every tile
+COMPARED = 2  # draws of every example whose noise is compared
+JUMPS = 0.1  # of the rows: a module with steps in it jumps where rounding meets one
 
 
-def trial_draws(mechanism: AbstractMechanism, rows: int) -> Draws:
-    """The first `rows` draws of one example."""
+def trial_draws(mechanism: AbstractMechanism, n: int, examples: int = 1) -> Draws:
+    """The first `n` draws of some examples."""
     law = mechanism.native_law
     assert law is not None
-    return Draws(
-        law, mechanism.noise_scale, TRIAL.seed, int(TRIAL.purpose), 0, rows, examples=1, first_row=0
-    )
+    scale, purpose = mechanism.noise_scale, int(TRIAL.purpose)
+    return Draws(law, scale, TRIAL.seed, purpose, 0, n, examples, first_row=0)
+
+
+def trial_lengths(rows: int) -> tuple[int, ...]:
+    """Draws of each of the trial's examples: they share a tile, and programs of a kernel."""
+    return rows // len(TRIAL_ADDRESSES), 5
+
+
+def trial_features(plan: Plan, device: torch.device) -> Tensor:
+    """The same random features at every call, float32 [TRIAL_ROWS, *noise_shape]."""
+    generator = torch.Generator().manual_seed(0)
+    return torch.randn((TRIAL_ROWS, *plan.noise_shape), generator=generator).to(device)
+
+
+def trial_centers(plan: Plan, device: torch.device) -> Tensor:
+    """Features of the trial's examples, float32 [examples, D]."""
+    return trial_features(plan, device)[: len(TRIAL_ADDRESSES)].flatten(1).contiguous()
+
+
+def module_outputs(plan: Plan, features: Tensor) -> Tensor:
+    """What the module itself makes of features in float32."""
+    return in_arithmetic(plan.suffix, torch.float32)(features.clone()).clone()
 
 
 def blind_to_place(evaluate: Evaluate, trial: Tensor, rows: int) -> bool:
@@ -75,18 +104,66 @@ def check_noise(made: Tensor, mechanism: AbstractMechanism) -> None:
         )
 
 
-def check_meaning(
-    plan: Plan, graph: Graph | None, features: Tensor, ours: Tensor, dtype: torch.dtype
+def check_front(
+    plan: Plan,
+    mechanism: AbstractMechanism,
+    front: Front,
+    center: Tensor,
+    made: Tensor,
+    n: int,
 ) -> None:
-    """Refuse outputs of a trial that overflow, or that are not the module's where it was lowered.
+    """Refuse a tile whose draws are not, up to rounding, those that it is asked for.
+
+    Parameters
+    ----------
+    center : float32 [B, D]
+        Of the examples at `TRIAL_ADDRESSES`.
+    made : [rows, D]
+        The tile as the network reads it: `n` draws of each example.
+    """
+    dtype, scale = made.dtype, mechanism.noise_scale
+    kept = min(n, COMPARED)
+    noise = noise_definition(mechanism, TRIAL, TRIAL_ADDRESSES.numpy(), 0, kept, center.shape[1])
+    exact = center.double().cpu()[:, None] + torch.from_numpy(noise)  # [B, kept, D]
+    seen = exact.float().to(center.device).view(-1, *plan.noise_shape)
+    want = front.behind(seen).double().cpu().flatten(1)
+    rows = [b * n + i for b in range(len(center)) for i in range(kept)]
+    got = made[rows].double().cpu()
+    info, single = torch.finfo(dtype), torch.finfo(torch.float32)
+    allowed = 2 * (info.eps * (want.abs() + info.smallest_normal) + single.eps * front.offset)
+    grown = NOISE_TOLERANCE * scale + 4 * single.eps * exact.abs().flatten(0, 1)
+    allowed = allowed + 2 * front.gain * grown
+    if not bool(torch.isfinite(got).all()):
+        raise UnsupportedBackend(
+            f"triton: features under noise of scale {scale:g} are not finite in {dtype}; name "
+            "torch.bfloat16, which has float32's range, or leave `dtype` out."
+        )
+    wrong = ((got - want).abs() > allowed).sum(dim=1)
+    if bool((wrong > 0).any()):
+        raise UnsupportedBackend(
+            f"triton: {int(wrong.sum())} of {wrong.numel() * want.shape[1]} features under noise "
+            "are not what the definition gives for their example and draw on this device; use "
+            "backend='torch'."
+        )
+
+
+def check_meaning(
+    plan: Plan,
+    graph: Graph | None,
+    features: Tensor,
+    ours: Tensor,
+    theirs: Tensor,
+    dtype: torch.dtype,
+) -> None:
+    """Refuse outputs of a trial that overflow, or that are not the module's.
 
     Parameters
     ----------
     features : float32 [rows, *noise_shape]
-    ours : [rows, K]
-        Outputs for these.
+    ours, theirs : [rows, K]
+        Outputs for these, the engine's and the module's in float32. A module that does not lower is
+        held to what it gives in `dtype`, but for rows where it jumps.
     """
-    theirs = in_arithmetic(plan.suffix, torch.float32)(features.clone())
     finite = torch.isfinite(theirs)
     largest = max([1e-30, *theirs[finite].abs().tolist()])
     if dtype != torch.float32 and not bool(torch.isfinite(ours[finite]).all()):
@@ -94,7 +171,13 @@ def check_meaning(
             f"triton: outputs that are finite in float32 are not in {dtype}; name "
             "torch.bfloat16, which has float32's range, or leave `dtype` out."
         )
-    if graph is not None:
+    if graph is None:
+        same = in_arithmetic(plan.suffix, dtype)(features.clone()).float()
+        off = (ours.float() - same).abs() > MEANING_TOLERANCE[dtype] * largest
+        jumps = (off & torch.isfinite(same) & finite).any(dim=1)
+        if float(jumps.float().mean()) > JUMPS:
+            raise UnsupportedModel(DIFFERENT)
+    else:
         exact = interpret(graph, features)
         _check_close(exact, theirs, finite, MEANING_TOLERANCE[torch.float32] * largest)
         _check_close(ours, theirs, finite, MEANING_TOLERANCE[dtype] * largest)
@@ -102,10 +185,7 @@ def check_meaning(
 
 def _check_close(ours: Tensor, theirs: Tensor, finite: Tensor, allowed: float) -> None:
     if not bool(((ours.float() - theirs)[finite].abs() <= allowed).all()):
-        raise UnsupportedModel(
-            "The compiled network and the module give different outputs; does its forward depend "
-            "on something outside its weights? Use backend='torch'."
-        )
+        raise UnsupportedModel(DIFFERENT)
 
 
 def check_counts(table: Tensor, logits: Tensor, dtype: torch.dtype) -> None:

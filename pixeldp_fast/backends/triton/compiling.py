@@ -6,6 +6,7 @@ import contextlib
 import types
 import warnings
 from collections.abc import Iterator
+from subprocess import SubprocessError
 
 import torch
 from torch import Tensor
@@ -43,11 +44,20 @@ def compiled(network: Evaluate, backend: str = "inductor") -> Evaluate:
 
 def _with_own_code(network: Evaluate) -> Evaluate:
     def forward(x: Tensor) -> Tensor:
+        if not torch.compiler.is_compiling():  # True in the trace: no part of the program
+            raise RuntimeError("torch.compile is switched off here (TORCH_COMPILE_DISABLE?)")
         return network(x)
 
     return types.FunctionType(
         forward.__code__.replace(), forward.__globals__, closure=forward.__closure__
     )
+
+
+def failures() -> tuple[type[Exception], ...]:
+    """What compilers, drivers and their caches raise on a machine that lacks something."""
+    from triton.errors import TritonError
+
+    return (TritonError, RuntimeError, SubprocessError, OSError)
 
 
 @contextlib.contextmanager

@@ -18,13 +18,21 @@ from pixeldp_fast.backends.tally import Tally
 from pixeldp_fast.backends.tiles import check_rows_alone, empty_totals, own
 from pixeldp_fast.backends.triton import checks
 from pixeldp_fast.backends.triton.assembly import Assembly, assembled, plain_noise, scores_of
-from pixeldp_fast.backends.triton.compiling import quiet
+from pixeldp_fast.backends.triton.compiling import failures, quiet
 from pixeldp_fast.backends.triton.draws import Draws
-from pixeldp_fast.backends.triton.executor import Pipeline, aligned, anywhere, pinned
-from pixeldp_fast.backends.triton.fused import Scores, Target
+from pixeldp_fast.backends.triton.executor import Pipeline, aligned, anywhere, in_c_order
+from pixeldp_fast.backends.triton.fused import Scores
 from pixeldp_fast.backends.triton.heads import table_width
+from pixeldp_fast.backends.triton.runs import Target
 from pixeldp_fast.backends.triton.tuning import machines, name_of
-from pixeldp_fast.backends.triton.workspace import ROWS_LIMITS, missing, padded_rows, rows_for
+from pixeldp_fast.backends.triton.turns import Turns
+from pixeldp_fast.backends.triton.workspace import (
+    ROWS_LIMITS,
+    missing,
+    padded_rows,
+    rows_for,
+    values_of,
+)
 from pixeldp_fast.errors import UnsupportedBackend
 from pixeldp_fast.noise.mechanism import AbstractMechanism
 from pixeldp_fast.noise.stream import Stream
@@ -35,7 +43,7 @@ from pixeldp_fast.types import IntArray
 
 logger = logging.getLogger(__name__)
 
-GraphOf = Callable[..., Graph | None]
+GraphOf = Callable[[Plan], Graph | None]
 
 
 def ways(device: torch.device) -> tuple[tuple[bool, bool], ...]:
@@ -71,19 +79,27 @@ class TritonEngine(AbstractEngine):
         self._dtype = dtype
         self._tile = tile
         self._graph_of = graph_of
-        self._load(graph_of(plan))
+        self._turn = Turns(device)
+        with self._turn():
+            self._load()
 
-    def _load(self, graph: Graph | None) -> None:
-        """Convert the weights as they are now, and check what comes of them."""
+    def _load(self) -> None:
+        """Convert the weights as they are now, and check what comes of them.
+
+        The snapshot comes first: an edit meanwhile then shows in it.
+        """
+        self._ready = False  # until all is loaded: an error must not leave half an engine
+        self.__dict__.pop("_pipeline", None)  # its memory is for the next one
         self._snapshot = Snapshot(self._plan.prefix, self._plan.suffix)
-        device, dtype = self._device, self._dtype
-        asked = self._tile
-        rows = rows_for(self._plan, graph, dtype, device) if asked is None else padded_rows(asked)
-        lacking = missing(self._plan, graph, dtype, device, rows)
+        graph = self._graph_of(self._plan)
+        device, dtype, asked = self._device, self._dtype, self._tile
+        values = values_of(self._plan, graph)
+        rows = rows_for(values, dtype, device) if asked is None else padded_rows(asked)
+        lacking = missing(values, dtype, device, rows)
         if lacking is not None:
             raise UnsupportedBackend(f"triton: {lacking}.")
         self._rows = rows
-        with pinned(device), quiet():
+        with quiet():
             self._parts, self._pipeline = self._built(graph)
             self._place = aligned
             self._check(graph)
@@ -96,12 +112,9 @@ class TritonEngine(AbstractEngine):
             parts = assembled(self._plan, graph, self._reduction, target, compiling=compiling)
             try:
                 return parts, self._tried(parts, captured=captured)
-            except torch.OutOfMemoryError as error:
-                raise UnsupportedBackend(
-                    f"triton: a tile of {self._rows} draws does not fit {self._device}; name a "
-                    "smaller `tile` or torch.bfloat16."
-                ) from error
-            except RuntimeError as error:
+            except torch.OutOfMemoryError:
+                raise
+            except failures() as error:
                 cause = str(error).strip().split("\n")[0]
                 way = f"compiled={compiling}, CUDA graph={captured}"
                 logger.info("triton: the suffix does not run with %s: %s", way, cause)
@@ -117,7 +130,7 @@ class TritonEngine(AbstractEngine):
             self._rows,
             self._dtype,
             self._device,
-            parts.noisy,
+            parts.front.noisy,
             parts.network,
             captured=captured,
         )
@@ -127,35 +140,40 @@ class TritonEngine(AbstractEngine):
     def _check(self, graph: Graph | None) -> None:
         """Refuse, before any certificate, what is wrong on this device or with this suffix."""
         shape, rows = self._plan.noise_shape, self._rows
-        generator = torch.Generator().manual_seed(0)
-        trial = torch.randn((ROWS_LIMITS[0], *shape), generator=generator).to(self._device)
+        trial = checks.trial_features(self._plan, self._device)
         if graph is None:
             check_rows_alone(self._logits, shape, rows, self._dtype, self._device)
         tiled = self._device.type == "cuda" and self._parts.whole is None
         if tiled and checks.blind_to_place(self._logits, trial, rows):
             self._place = anywhere
+        self._theirs = checks.module_outputs(self._plan, trial)
         ours = self._padded_logits(trial)
-        checks.check_meaning(self._plan, graph, trial, ours, self._dtype)
+        checks.check_meaning(self._plan, graph, trial, ours, self._theirs, self._dtype)
         checks.check_noise(plain_noise(self._plan, self._mechanism, self._device), self._mechanism)
-        self._check_head()
+        for n in checks.trial_lengths(rows):
+            self._check_tile(n)
 
-    def _check_head(self) -> None:
-        """That a tile's votes are those of its logits."""
+    def _check_tile(self, n: int) -> None:
+        """That a tile of `n` draws of several examples has their noise and counts their votes."""
+        center = checks.trial_centers(self._plan, self._device)
+        address = checks.TRIAL_ADDRESSES.to(self._device)
+        draws = checks.trial_draws(self._mechanism, n, len(center))
+        front = self._parts.front
+        noised = in_c_order(self._pipeline.noised(center, address, draws))
+        checks.check_front(self._plan, self._mechanism, front, center, noised, n)
         scores = scores_of(self._reduction)
         if scores is None or self._parts.head is None:
             return
-        coordinates = torch.Size(self._plan.noise_shape).numel()
-        center = torch.zeros((1, coordinates), device=self._device)
-        address = torch.full((1,), checks.TRIAL_ADDRESS, dtype=torch.int64, device=self._device)
-        draws = checks.trial_draws(self._mechanism, self._rows)
-        launch = next(iter(anywhere(draws, self._rows)))
+        (launch,) = anywhere(draws, self._rows)
         made = self._pipeline.launched(center, address, launch)
-        table = self._empty_table(1, scores)
+        table = self._empty_table(len(center), scores)
         if self._parts.whole is not None:
             self._parts.whole(center, address, draws, table)
         else:
             self._parts.head(made, draws, table)
-        checks.check_counts(table[0], self._parts.logits(made), self._dtype)
+        logits = self._parts.logits(made)
+        for b in range(len(center)):
+            checks.check_counts(table[b], logits[b * n : (b + 1) * n], self._dtype)
 
     def _empty_table(self, examples: int, scores: Scores) -> Tensor:
         width = table_width(self._reduction.num_outputs, scores)
@@ -163,7 +181,7 @@ class TritonEngine(AbstractEngine):
 
     def _logits(self, features: Tensor) -> Tensor:
         """Outputs of one whole tile of given features, float32 [rows, *noise_shape]."""
-        made = self._pipeline.evaluated(self._parts.behind(features.float()))
+        made = self._pipeline.evaluated(self._parts.front.behind(features.float()))
         return self._parts.logits(made)
 
     def _padded_logits(self, features: Tensor) -> Tensor:
@@ -185,8 +203,8 @@ class TritonEngine(AbstractEngine):
 
     def run(self, x: Tensor, index: IntArray, stream: Stream, first_draw: int, n: int) -> Tally:
         self._reduction.check_draws(n)
-        self._refresh()
-        with pinned(self._device):
+        with self._turn():
+            self._refresh()
             totals = self._totals(x, index, stream, first_draw, n)
             return self._reduction.tally(totals.cpu().numpy())
 
@@ -244,16 +262,22 @@ class TritonEngine(AbstractEngine):
 
         From the engine's own network; where its head stores no logits, that one in torch.
         """
-        self._refresh()
         found = []
-        with pinned(self._device):
+        with self._turn():
+            self._refresh()
             for some in torch.split(features.to(self._device), self._rows):
                 found.append(self._padded_logits(some))
             return torch.cat(found) if found else features.new_zeros((0, self._plan.num_outputs))
 
+    def renew(self) -> None:
+        """Compare with the module itself, which may have changed where no snapshot looks."""
+        with self._turn():
+            self._refresh()
+            trial = checks.trial_features(self._plan, self._device)
+            now = checks.module_outputs(self._plan, trial)
+            if not torch.equal(now.nan_to_num(), self._theirs.nan_to_num()):
+                self._load()
+
     def _refresh(self) -> None:
-        if self._ready and self._snapshot.matches():
-            return
-        self._ready = False  # until all is loaded: an error must not leave half an engine
-        self.__dict__.pop("_pipeline", None)  # its memory is for the next one
-        self._load(self._graph_of(self._plan, again=True))
+        if not (self._ready and self._snapshot.matches()):
+            self._load()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Protocol
@@ -10,7 +9,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from pixeldp_fast.backends.arithmetic import Evaluate, stated_arithmetic
+from pixeldp_fast.backends.arithmetic import Evaluate
 from pixeldp_fast.backends.reduction import AbstractReduction
 from pixeldp_fast.backends.tiles import empty_totals
 from pixeldp_fast.backends.triton.draws import Draws
@@ -30,18 +29,17 @@ class Launch:
 
     Parameters
     ----------
-    first, last : int
-        Examples [first, last) that the tile is of.
     draws : Draws
-        Of the whole tile, padding included; its examples count from `first`.
+        Of the whole tile, padding included.
     kept : slice
         The rows that were asked for.
     counted : Draws
         Of these.
+
+    Both count examples from the first of the call, so that kernels are always handed the beginning
+    of `center` and table: where a tensor begins is part of what a kernel is compiled for.
     """
 
-    first: int
-    last: int
     draws: Draws
     kept: slice
     counted: Draws
@@ -52,7 +50,7 @@ def anywhere(asked: Draws, rows: int) -> Iterator[Launch]:
     total = asked.examples * asked.n
     for first_row in range(0, total, rows):
         draws = asked._replace(first_row=first_row)
-        yield Launch(0, asked.examples, draws, slice(0, rows), draws)
+        yield Launch(draws, slice(0, rows), draws)
 
 
 def aligned(asked: Draws, rows: int) -> Iterator[Launch]:
@@ -64,9 +62,14 @@ def aligned(asked: Draws, rows: int) -> Iterator[Launch]:
     for b in range(asked.examples):
         for start in range(asked.first_draw - asked.first_draw % rows, last, rows):
             low, high = max(start, asked.first_draw), min(start + rows, last)
-            draws = asked._replace(first_draw=start, n=rows, examples=1)
-            counted = asked._replace(first_draw=low, n=high - low, examples=1)
-            yield Launch(b, b + 1, draws, slice(low - start, high - start), counted)
+            draws = _of_example(asked, b, start, rows)
+            counted = _of_example(asked, b, low, high - low)
+            yield Launch(draws, slice(low - start, high - start), counted)
+
+
+def _of_example(asked: Draws, b: int, first_draw: int, n: int) -> Draws:
+    """Draws [first_draw, first_draw + n) of the last of `b` + 1 examples."""
+    return asked._replace(first_draw=first_draw, n=n, examples=b + 1, first_row=b * n)
 
 
 Placement = Callable[[Draws, int], Iterator[Launch]]
@@ -115,9 +118,14 @@ class Pipeline:
 
     def launched(self, center: Tensor, address: Tensor, launch: Launch) -> Tensor:
         """What the network makes of a tile, valid until the next one."""
-        some = slice(launch.first, launch.last)
-        self._noisy(center[some], address[some], launch.draws, self._buffer)
+        self.noised(center, address, launch.draws)
         return self._through()
+
+    def noised(self, center: Tensor, address: Tensor, draws: Draws) -> Tensor:
+        """The buffer with a tile of noisy features, [rows, H, W, C] or [rows, D]."""
+        some = draws.examples
+        self._noisy(center[:some], address[:some], draws, self._buffer)
+        return self._buffer
 
     def evaluated(self, features: Tensor) -> Tensor:
         """The same for given features [rows, *noise_shape] in place of the noise's."""
@@ -142,7 +150,7 @@ class Pipeline:
         for launch in place(asked, self._rows):
             made = self.launched(center, address, launch)
             rows = _full(made[launch.kept], self._rows)
-            head(rows, launch.counted, table[launch.first : launch.last])
+            head(rows, launch.counted, table[: launch.counted.examples])
 
     def reduce(
         self,
@@ -158,7 +166,7 @@ class Pipeline:
         totals = [empty] * asked.examples
         for launch in place(asked, self._rows):
             outputs = logits(self.launched(center, address, launch))[launch.kept]
-            for b, some in _by_example(launch, len(outputs)):
+            for b, some in _by_example(launch.counted, len(outputs)):
                 totals[b] = totals[b] + reduction.reduce(outputs[some])
         return torch.stack(totals) if totals else empty.new_zeros((0, len(empty)))
 
@@ -172,12 +180,12 @@ def _full(rows: Tensor, tile: int) -> Tensor:
     return padded
 
 
-def _by_example(launch: Launch, rows: int) -> Iterator[tuple[int, slice]]:
+def _by_example(counted: Draws, rows: int) -> Iterator[tuple[int, slice]]:
     """The examples of a tile's counted rows, and the rows of each."""
-    first, n = launch.counted.first_row, launch.counted.n
-    last = min(first + rows, n * launch.counted.examples)
+    first, n = counted.first_row, counted.n
+    last = min(first + rows, n * counted.examples)
     for b in range(first // n, -(-last // n)):
-        yield launch.first + b, slice(max(b * n, first) - first, min((b + 1) * n, last) - first)
+        yield b, slice(max(b * n, first) - first, min((b + 1) * n, last) - first)
 
 
 def channels_last(shape: tuple[int, ...]) -> tuple[int, ...]:
@@ -187,41 +195,33 @@ def channels_last(shape: tuple[int, ...]) -> tuple[int, ...]:
     return (torch.Size(shape).numel(),)
 
 
+def in_c_order(buffer: Tensor) -> Tensor:
+    """A buffer's rows as [rows, D], coordinates in the C order of [C, H, W]."""
+    return (buffer.permute(0, 3, 1, 2) if buffer.ndim == 4 else buffer).flatten(1)
+
+
 def _captured(network: Evaluate, x: Tensor) -> Callable[[], Tensor]:
-    """The network on this very tensor as a CUDA graph; compiling happens in the runs before."""
+    """The network on this very tensor as a CUDA graph; compiling happens in the runs before.
+
+    On a stream of its own: torch's default one for captures belongs to whatever device was first,
+    and stays the current stream where a capture fails.
+    """
+    before = torch.cuda.current_stream(x.device)
     side = torch.cuda.Stream(x.device)  # type: ignore[no-untyped-call]
-    side.wait_stream(torch.cuda.current_stream(x.device))
+    side.wait_stream(before)
     with torch.cuda.stream(side):
         for _ in range(3):
             network(x)
-    torch.cuda.current_stream(x.device).wait_stream(side)
+    before.wait_stream(side)
     graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph, capture_error_mode="thread_local"):
-        out = network(x)
+    try:
+        with torch.cuda.graph(graph, stream=side, capture_error_mode="thread_local"):
+            out = network(x)
+    finally:
+        torch.cuda.set_stream(before)
 
     def replay() -> Tensor:
         graph.replay()
         return out
 
     return replay
-
-
-@contextlib.contextmanager
-def pinned(device: torch.device) -> Iterator[None]:
-    """`stated_arithmetic` with this device current and 16-bit products summed in float32."""
-    matmul = torch.backends.cuda.matmul
-    names = (
-        "allow_bf16_reduced_precision_reduction",
-        "allow_fp16_reduced_precision_reduction",
-        "allow_fp16_accumulation",
-    )
-    before = {name: getattr(matmul, name) for name in names}
-    on_device = torch.cuda.device(device) if device.type == "cuda" else contextlib.nullcontext()
-    try:
-        for name in names:
-            setattr(matmul, name, False)
-        with stated_arithmetic(device), on_device:
-            yield
-    finally:
-        for name, value in before.items():
-            setattr(matmul, name, value)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Literal
 
 import torch
@@ -13,20 +12,13 @@ from pixeldp_fast.backends.arithmetic import Evaluate
 from pixeldp_fast.backends.triton import heads, operators, tuning
 from pixeldp_fast.backends.triton.draws import Draws
 from pixeldp_fast.backends.triton.executor import Counter
+from pixeldp_fast.backends.triton.runs import Target
 from pixeldp_fast.backends.triton.segments import DenseHead, Head, PoolHead
 from pixeldp_fast.plan.interpret import activated
 from pixeldp_fast.plan.ops import Activation
 
 Scores = Literal["votes", "softmax"]
 Made = tuple[Counter, Evaluate, str]
-
-
-@dataclass(frozen=True)
-class Target:
-    """Where and in what an engine computes."""
-
-    device: torch.device
-    dtype: torch.dtype
 
 
 def fused_head(head: Head, scores: Scores, target: Target) -> Made:

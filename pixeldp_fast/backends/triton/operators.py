@@ -15,6 +15,7 @@ from torch import Tensor
 
 from pixeldp_fast.backends.triton import convolution, heads, noise
 from pixeldp_fast.backends.triton.draws import Draws
+from pixeldp_fast.backends.triton.runs import FOREIGN
 
 _SEEDS = 2**64
 
@@ -170,6 +171,19 @@ def _convolved(x: Tensor, weight: Tensor, stride: list[int], padding: list[int])
         (width + left + right - kernel_width) // stride[1] + 1,
         outputs,
     ]
+
+
+@torch.library.custom_op("pixeldp_fast::foreign", mutates_args=())
+def foreign(inputs: list[Tensor], number: int, shape: list[int]) -> Tensor:
+    """The run that `runs.FOREIGN` knows by this number, into a new tensor [rows, *shape]."""
+    out = inputs[0].new_empty([len(inputs[0]), *shape])
+    FOREIGN[number].launch([each.contiguous() for each in inputs], out)
+    return out
+
+
+@foreign.register_fake
+def _(inputs: list[Tensor], number: int, shape: list[int]) -> Tensor:
+    return inputs[0].new_empty([inputs[0].shape[0], *shape])
 
 
 def _nothing(*_: Any) -> None:

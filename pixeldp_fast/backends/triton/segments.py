@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TypeGuard
 
@@ -86,26 +87,23 @@ class Chain:
 Head = PoolHead | DenseHead
 
 
-def split_prologue(graph: Graph) -> tuple[Prologue, Graph]:
-    """An affine or activation that alone reads the noisy features, and the graph behind it."""
+def leading(graph: Graph) -> int:
+    """Nodes at the beginning that a prologue takes: 1 for an affine or activation that alone reads
+    the noisy features, else 0."""
     first = _maker(graph, 1) if graph.nodes else None
-    if not isinstance(first, (Affine, Activate)) or _reads(graph, 0) != 1 or graph.output == 0:
-        return Prologue(), graph
-    others = graph.nodes[1:]
-    behind = Graph(tuple(map(_shifted, others)), graph.shapes[1:], graph.output - 1)
+    alone = _reads(graph, 0) == 1 and graph.output != 0
+    return int(isinstance(first, (Affine, Activate)) and first.source == 0 and alone)
+
+
+def prologue_of(nodes: Sequence[Node]) -> Prologue:
+    """What these nodes, `leading` ones, do."""
+    if not nodes:
+        return Prologue()
+    (first,) = nodes
+    assert isinstance(first, (Affine, Activate))
     if isinstance(first, Affine):
-        return Prologue(first.scale, first.shift, first.activation.slope), behind
-    return Prologue(slope=first.activation.slope), behind
-
-
-def _shifted(node: Node) -> Node:
-    """The node with every value that it reads renumbered by one."""
-    changed = {
-        name: getattr(node, name) - 1
-        for name in ("source", "other", "residual")
-        if getattr(node, name, None) is not None
-    }
-    return replace(node, **changed)
+        return Prologue(first.scale, first.shift, first.activation.slope)
+    return Prologue(slope=first.activation.slope)
 
 
 def split_head(graph: Graph, *, two_layers: bool) -> tuple[Graph, Head | None]:

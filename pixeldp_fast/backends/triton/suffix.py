@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from pixeldp_fast.backends.triton import operators, tuning
-from pixeldp_fast.backends.triton.convolution import ConvolutionConfig, convolution_config
+from pixeldp_fast.backends.triton import kernels
+from pixeldp_fast.backends.triton.runs import Target, taken
 from pixeldp_fast.backends.triton.segments import pixels_first
 from pixeldp_fast.plan.interpret import activated
 from pixeldp_fast.plan.ops import (
@@ -25,10 +25,13 @@ from pixeldp_fast.plan.ops import (
     Pool,
     SlicePad,
 )
+from pixeldp_fast.plan.passes import last_uses
 
 
 class GraphModule(nn.Module):
-    """The nodes of a graph in order, weights converted once.
+    """The nodes of a graph in order, weights converted once; runs that a kernel takes, by it.
+
+    A value is kept until its last use, so that even uncompiled a tile takes what was planned for.
 
     Parameters
     ----------
@@ -47,57 +50,59 @@ class GraphModule(nn.Module):
         super().__init__()
         self._graph = graph
         self._for_head = for_head
-        self._kernels: dict[int, list[int]] = {}  # convolutions by the kernel, and how
-        words = []
-        for i, node in enumerate(graph.nodes):
-            source = graph.shapes[node.source]
-            tensors = _weights(node, source, dtype)
-            config = _kernel(node, source, dtype, device)
-            if config is not None:
-                self._kernels[i] = operators.fields_of(config)
-                words.append(tuning.described("convolution", config))
-                tensors = _kernel_weights(node, dtype)
-            for name, tensor in tensors.items():
-                self.register_buffer(f"{name}{i}", tensor.to(device))
+        self._runs: dict[int, tuple[int, tuple[int, ...]]] = {}  # by first node: (last, reads)
+        words: list[str] = []
+        i = 0
+        while i < len(graph.nodes):
+            found = taken(kernels.RUNS, graph, i, Target(device, dtype))
+            if found is None:
+                node = graph.nodes[i]
+                for name, tensor in _weights(node, graph.shapes[node.source], dtype).items():
+                    self.register_buffer(f"{name}{i}", tensor.to(device))
+                i += 1
+                continue
+            run, made = found
+            self.add_module(f"run{i}", made)
+            self._runs[i] = run.last, run.reads
+            words.append(made.words)
+            i = run.last
         self.words = "".join(f" {word} x{words.count(word)}" for word in dict.fromkeys(words))
+        last = last_uses(graph)
+        self._dying = [[v for v in range(i + 1) if last[v] == i] for i in range(len(graph.nodes))]
 
     def forward(self, x: Tensor) -> Tensor:
         """Outputs for noisy features [rows, *input_shape], a map in channels-last memory."""
-        values = [x]
-        for i, node in enumerate(self._graph.nodes):
-            values.append(_MEANINGS[type(node)](self, i, node, values))
-        out = values[self._graph.output]
+        values: list[Any] = [x] + [None] * len(self._graph.nodes)
+        i = 0
+        while i < len(self._graph.nodes):
+            last, reads = self._runs.get(i, (i + 1, ()))
+            if i in self._runs:
+                kernel = self.get_submodule(f"run{i}")
+                values[last] = _seen(kernel(*(_in_memory(values[v]) for v in reads)))
+            else:
+                node = self._graph.nodes[i]
+                values[last] = _MEANINGS[type(node)](self, i, node, values)
+            for dead in (v for j in range(i, last) for v in self._dying[j]):
+                values[dead] = None
+            i = last
+        out: Tensor = values[self._graph.output]
         if self._for_head and out.ndim == 4:
             return out.permute(0, 2, 3, 1).contiguous()
         return out.flatten(1).contiguous()
-
-    def kernel(self, i: int) -> list[int] | None:
-        """The configuration of node i, a convolution, where the kernel runs it."""
-        return self._kernels.get(i)
 
     def weight(self, name: str, i: int) -> Any:
         """The converted tensor of node i, None where it has none."""
         return getattr(self, f"{name}{i}", None)
 
 
-def _kernel(
-    node: Node, source: tuple[int, ...], dtype: torch.dtype, device: torch.device
-) -> ConvolutionConfig | None:
-    """How the convolution kernel runs a node: only where the table of tunings has a line for it."""
-    if not isinstance(node, Convolution) or node.groups != 1 or node.dilation != (1, 1):
-        return None
-    outputs, channels, *window = node.weight.shape
-    shape = tuning.shape_of(*source, outputs, *window, *node.stride)
-    default = convolution_config(channels, outputs, dtype)
-    return tuning.listed("convolution", shape, dtype, device, default)
+def _in_memory(x: Tensor) -> Tensor:
+    """[rows, C, H, W] as contiguous [rows, H, W, C]; no copy of what is channels last already."""
+    return (x.permute(0, 2, 3, 1) if x.ndim == 4 else x).contiguous()
 
 
-def _kernel_weights(node: Node, dtype: torch.dtype) -> dict[str, Tensor]:
-    """A convolution's tensors as its kernel reads them."""
-    assert isinstance(node, Convolution)
-    weight = node.weight.detach().to(dtype).permute(0, 2, 3, 1)
-    bias = weight.new_zeros(len(weight)) if node.bias is None else node.bias.detach()
-    return {"weight": weight.clone(memory_format=torch.contiguous_format), "bias": bias.float()}
+def _seen(x: Tensor) -> Tensor:
+    """The way back."""
+    return x.permute(0, 3, 1, 2) if x.ndim == 4 else x
 
 
 def _weights(node: Node, source: tuple[int, ...], dtype: torch.dtype) -> dict[str, Tensor]:
@@ -122,30 +127,12 @@ def _weights(node: Node, source: tuple[int, ...], dtype: torch.dtype) -> dict[st
 def _convolution(module: GraphModule, i: int, node: Convolution, values: list[Tensor]) -> Tensor:
     x = values[node.source]
     (top, bottom), (left, right) = node.padding
-    kernel = module.kernel(i)
-    if kernel is not None:
-        made: Tensor = operators.convolve(
-            _channels_last(x),
-            module.weight("weight", i),
-            module.weight("bias", i),
-            None if node.residual is None else _channels_last(values[node.residual]),
-            list(node.stride),
-            [top, bottom, left, right],
-            node.activation.slope,
-            kernel,
-        )
-        return made.permute(0, 3, 1, 2)
     padding = (top, left)
     if (top, left) != (bottom, right):
         x, padding = functional.pad(x, (left, right, top, bottom)), (0, 0)
     weight, bias = module.weight("weight", i), module.weight("bias", i)
     out = functional.conv2d(x, weight, bias, node.stride, padding, node.dilation, node.groups)
     return activated(node.activation, _plus(out, node.residual, values))
-
-
-def _channels_last(x: Tensor) -> Tensor:
-    """[rows, C, H, W] as contiguous [rows, H, W, C]; no copy of what is channels last already."""
-    return x.permute(0, 2, 3, 1).contiguous()
 
 
 def _dense(module: GraphModule, i: int, node: Dense, values: list[Tensor]) -> Tensor:

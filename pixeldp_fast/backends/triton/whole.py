@@ -8,7 +8,8 @@ from torch import Tensor
 
 from pixeldp_fast.backends.triton import mlp, tuning
 from pixeldp_fast.backends.triton.draws import Draws
-from pixeldp_fast.backends.triton.fused import Scores, Target, floats, weights
+from pixeldp_fast.backends.triton.fused import Scores, floats, weights
+from pixeldp_fast.backends.triton.runs import Target
 from pixeldp_fast.backends.triton.segments import as_chain
 from pixeldp_fast.plan.ops import Graph
 

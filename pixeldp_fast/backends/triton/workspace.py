@@ -17,7 +17,14 @@ ALLOWANCE = 2  # for the libraries' own workspace and values that overlap
 MODULE_VALUES = 64
 
 
-def rows_for(plan: Plan, graph: Graph | None, dtype: torch.dtype, device: torch.device) -> int:
+def values_of(plan: Plan, graph: Graph | None) -> int:
+    """Values that one draw holds at one time, the noisy features among them."""
+    coordinates = torch.Size(plan.noise_shape).numel()
+    values = MODULE_VALUES * coordinates if graph is None else peak_elements(graph)
+    return coordinates + ALLOWANCE * values
+
+
+def rows_for(values: int, dtype: torch.dtype, device: torch.device) -> int:
     """Rows of a tile: a power of two, by the network, the dtype and the kind of device alone.
 
     What happens to be free does not decide, since a tile is part of the arithmetic: the same call
@@ -26,7 +33,7 @@ def rows_for(plan: Plan, graph: Graph | None, dtype: torch.dtype, device: torch.
     if device.type != "cuda":
         return ROWS_LIMITS[0]
     total = torch.cuda.get_device_properties(device).total_memory
-    fitting = min(BUDGET, total // SHARE) // row_bytes(plan, graph, dtype)
+    fitting = min(BUDGET, total // SHARE) // (values * dtype.itemsize)
     return min(max(_power_of_two_below(fitting), ROWS_LIMITS[0]), ROWS_LIMITS[1])
 
 
@@ -35,19 +42,10 @@ def padded_rows(tile: int) -> int:
     return max(1 << (tile - 1).bit_length(), ROWS_LIMITS[0])
 
 
-def row_bytes(plan: Plan, graph: Graph | None, dtype: torch.dtype) -> int:
-    """What one row of a tile takes, roughly."""
-    coordinates = torch.Size(plan.noise_shape).numel()
-    values = MODULE_VALUES * coordinates if graph is None else peak_elements(graph)
-    return (coordinates + ALLOWANCE * values) * dtype.itemsize
-
-
-def missing(
-    plan: Plan, graph: Graph | None, dtype: torch.dtype, device: torch.device, rows: int
-) -> str | None:
+def missing(values: int, dtype: torch.dtype, device: torch.device, rows: int) -> str | None:
     """What is missed for a tile of `rows` rows, with what would fit; None if nothing is."""
     free = free_bytes(device)
-    each = row_bytes(plan, graph, dtype)
+    each = values * dtype.itemsize
     if free is None or rows * each <= free:
         return None
     fitting = _power_of_two_below(free // each)
