@@ -1,7 +1,7 @@
 """The commands together, and what their endings mean.
 
 Exit codes: 0 done; 1 an error of input, with one message and no traceback; 2 usage; 3 a self-test
-failed; 130 interrupted.
+failed, or a record disagrees; 130 interrupted.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from pixeldp_fast.cli.doctor import doctor
 from pixeldp_fast.cli.predict import predict
 from pixeldp_fast.cli.report import report
 from pixeldp_fast.cli.train import train
+from pixeldp_fast.cli.verify import verify
 from pixeldp_fast.errors import PixelDPError
 
 PROGRAM = "pixeldp-fast"
@@ -102,7 +103,7 @@ def _help(command: Callable[..., None]) -> str:
     return re.sub(r"(?<!\n)\n(?!\n)", " ", inspect.cleandoc(command.__doc__ or ""))
 
 
-for _command in (demo, train, certify, predict, report, doctor):
+for _command in (demo, train, certify, predict, verify, report, doctor):
     app.command(help=_help(_command))(_command)
 app.command(
     help=_help(bench),

@@ -17,13 +17,14 @@ LEVELS = {
     **dict.fromkeys(["bounds", "plan"], 2),
     "backends": 3,
     **dict.fromkeys(["smooth", "models", "data", "compat"], 4),
-    **dict.fromkeys(["attacks", "train", "jobs"], 5),
+    **dict.fromkeys(["attacks", "train", "jobs", "verify"], 5),
     **dict.fromkeys(["report", "experiments", "cli"], 6),
 }
 FORBIDDEN = {
     "backends": {"stats", "bounds"},
     "stats": {"noise", "torch", "triton"},
     "bounds": {"torch", "triton", "plan"},
+    "verify": {"stats", "bounds", "rounding", "scipy"},  # a second implementation of these
 }
 
 
@@ -103,6 +104,13 @@ def test_importing_the_package_loads_nothing_heavy():
 def test_statistics_and_bounds_do_without_torch():
     assert "torch" not in loaded_after("import pixeldp_fast.stats, pixeldp_fast.bounds")
     assert "torch" not in loaded_after("from pixeldp_fast import Gaussian; Gaussian(1)")
+
+
+def test_verification_of_numbers_shares_nothing_with_what_it_verifies():
+    loaded = loaded_after("import pixeldp_fast.verify.whole")
+    rooms = {name.split(".")[1] for name in loaded if name.startswith("pixeldp_fast.")}
+    assert rooms.isdisjoint({"stats", "bounds", "noise", "smooth", "rounding", "backends"})
+    assert loaded.isdisjoint({"torch", "scipy"})
 
 
 def test_public_names():
