@@ -167,7 +167,5 @@ def taken(
         support = kernel.supports(run, target)
         if support.ok:
             return run, kernel.prepare(run, target)
-        logger.info(
-            "triton: %s leaves %d operations: %s", kernel.name, last - first, support.reason
-        )
+        logger.info("triton: %s leaves its run: %s", kernel.name, support.reason)
     return None
