@@ -12,10 +12,13 @@ from scipy.special import ndtr
 
 from bench.ledger import Row
 from pixeldp_fast import Gaussian, SmoothedClassifier
+from pixeldp_fast.backends.tally import Tally
+from pixeldp_fast.bounds import tight_radius
 from pixeldp_fast.data import load
 from pixeldp_fast.models import checkpoint
-from pixeldp_fast.smooth.decide import UNDECIDED, Statuses, decide
-from pixeldp_fast.types import IntArray
+from pixeldp_fast.smooth.decide import UNDECIDED, DecisionRule, Statuses
+from pixeldp_fast.smooth.stopping import drawn
+from pixeldp_fast.types import FloatArray, IntArray
 
 CASE = "decide"
 CAP, ALPHA = 100_000, 0.001
@@ -32,19 +35,34 @@ def published() -> list[Row]:
     note = f"CIFAR-10 ResNet-110 (published log), {len(p)} images, votes simulated"
     found = []
     for radii in ASKED:
-        generator = np.random.default_rng(SEED)
-        status, draws, *_ = decide(
-            lambda rows, _, n, generator=generator: generator.binomial(n, p[rows]),  # type: ignore[misc]
-            len(p),
-            np.array(radii),
-            Gaussian(log["sigma"]),
-            1.0,
-            alpha=ALPHA,
-            cap=CAP,
-            granularity=16,
-        )
+        status, draws = simulated(p, radii, Gaussian(log["sigma"]))
         found += _rows("CIFAR-10, published", radii, status, draws, note)
     return found
+
+
+def simulated(
+    p: FloatArray, radii: Sequence[float], mechanism: Gaussian
+) -> tuple[Statuses, IntArray]:
+    """What the rule of `decide` finds where the votes are binomial, and the draws it takes."""
+    generator = np.random.default_rng(SEED)
+
+    def radius(at: FloatArray) -> FloatArray:
+        return tight_radius(mechanism, at, np.clip(np.nextafter(1.0 - at, 2.0), 0.0, 1.0))
+
+    def count(rows: IntArray, _: int, n: int) -> Tally:
+        hits = generator.binomial(n, p[rows])
+        return Tally(np.stack([hits, n - hits, 0 * hits], axis=1))
+
+    rule = DecisionRule(
+        np.zeros(len(p), dtype=np.int64),
+        np.array(radii),
+        radius,
+        alpha=ALPHA,
+        cap=CAP,
+        granularity=16,
+    )
+    draws = drawn(count, rule, len(p)).draws
+    return rule.status, draws
 
 
 def mnist(folder: Path) -> list[Row]:

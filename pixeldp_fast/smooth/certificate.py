@@ -15,6 +15,8 @@ from pixeldp_fast.bounds.registry import radius_function
 from pixeldp_fast.errors import InvalidArgument, RecordError
 from pixeldp_fast.smooth.inputs import checked_alpha
 from pixeldp_fast.smooth.judge import Terms, judge
+from pixeldp_fast.smooth.stopping import check_stopped
+from pixeldp_fast.stats.levels import bonferroni, holm
 from pixeldp_fast.types import ABSTAIN, ArrayLike, FloatArray, IntArray, Norm
 
 
@@ -62,8 +64,8 @@ class Certificates:
         Time per example; not part of the certificate.
 
     Guarantee
-        Per example, with probability at least 1 - alpha over the draws; nothing is claimed
-        jointly. For inputs chosen without knowledge of the seed.
+        Per example, with probability at least 1 - alpha over the draws; `jointly` and `for_all`
+        make a claim about all at once. For inputs chosen without knowledge of the seed.
     """
 
     index: IntArray
@@ -89,6 +91,7 @@ class Certificates:
     ) -> Certificates:
         """The certificates that these terms and tallies make."""
         verdict = judge(terms, selection, estimation)
+        check_stopped(terms, selection, estimation)
         return cls(
             index,
             verdict.prediction,
@@ -109,8 +112,13 @@ class Certificates:
 
     @property
     def n(self) -> int:
-        """Estimation draws per example."""
+        """Estimation draws per example; where some stopped early, the most."""
         return self._terms().n
+
+    @property
+    def draws(self) -> IntArray:
+        """Estimation draws of every example, int64 [B]."""
+        return self._tallies()[1].draws
 
     def __len__(self) -> int:
         return len(self.prediction)
@@ -187,9 +195,15 @@ class Certificates:
         Raises
         ------
         RecordError
-            When there are no tallies (a TSV) or no sensitivity for the norm.
+            When there are no tallies (a TSV) or no sensitivity for the norm, and for another alpha
+            where the draws stopped by a rule that depends on it.
         """
         terms = self._terms()
+        if terms.stop != "fixed" and alpha is not None and alpha != terms.alpha:
+            raise RecordError(
+                f"These draws stopped by a rule at alpha = {terms.alpha:g} (stop={terms.stop!r}); "
+                f"they cannot be judged at {alpha!r}. Certify again."
+            )
         asked = replace(
             terms,
             alpha=terms.alpha if alpha is None else checked_alpha(alpha),
@@ -201,6 +215,54 @@ class Certificates:
         return Certificates.judged(
             asked, self.index, selection, estimation, self.labels, self.seconds
         )
+
+    def for_all(self, alpha: float | None = None) -> Certificates:
+        """The same draws judged so that the claims of all examples hold at once.
+
+        Guarantee
+            With probability at least 1 - alpha (default: that of the terms) every prediction and
+            radius returned is right: each is judged at alpha / B (Bonferroni).
+        Raises
+        ------
+        RecordError
+            As for `recertify`.
+        """
+        level = self._terms().alpha if alpha is None else checked_alpha(alpha)
+        return self.recertify(alpha=bonferroni(level, max(len(self), 1)))
+
+    def jointly(self, radius: float = 0.0, alpha: float | None = None) -> npt.NDArray[np.bool_]:
+        """Which examples are certified at `radius` in one statement about all of them.
+
+        Parameters
+        ----------
+        radius : float
+            In input units, chosen before looking at the draws.
+        alpha : float, optional
+            Default: that of the terms.
+
+        Returns
+        -------
+        certified : bool [B]
+
+        Guarantee
+            With probability at least 1 - alpha all examples marked have, at once, a radius of at
+            least `radius`. Never fewer than `for_all` gives.
+        Source
+            Holm, 1979.
+        Raises
+        ------
+        RecordError
+            As for `recertify`.
+        """
+        level = self._terms().alpha if alpha is None else checked_alpha(alpha)
+        if not len(self):
+            return np.zeros(0, dtype=bool)
+
+        def certified(at: float) -> npt.NDArray[np.bool_]:
+            found = self.recertify(alpha=at)
+            return np.asarray((found.prediction != ABSTAIN) & (found.radius >= radius))
+
+        return holm(certified, level, len(self))
 
     def to_tsv(self, path: str | os.PathLike[str], labels: ArrayLike | None = None) -> None:
         """Write Cohen's columns, radii rounded down; see `records.write_tsv`."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -10,28 +11,20 @@ from torch import Tensor, nn
 
 from pixeldp_fast._version import __version__
 from pixeldp_fast.backends.base import AbstractEngine
-from pixeldp_fast.backends.reduction import AbstractReduction, SoftmaxSums, Votes
 from pixeldp_fast.backends.registry import backend_names, prepared
 from pixeldp_fast.backends.tally import Tally
-from pixeldp_fast.bounds.registry import radius_function
 from pixeldp_fast.errors import InvalidArgument, UnsupportedModel
 from pixeldp_fast.models.fingerprint import fingerprint
 from pixeldp_fast.noise.mechanism import AbstractMechanism
-from pixeldp_fast.noise.stream import (
-    SHARED_EXAMPLE,
-    Purpose,
-    Stream,
-    check_draws,
-    checked_index,
-    checked_seed,
-    new_seed,
-)
+from pixeldp_fast.noise.stream import Purpose, Stream, check_draws, checked_seed, new_seed
 from pixeldp_fast.plan.plan import Plan, make_plan
 from pixeldp_fast.plan.snapshot import Structure
 from pixeldp_fast.smooth.certificate import Certificates
-from pixeldp_fast.smooth.decide import Decisions, checked_radii, decide, decisions
+from pixeldp_fast.smooth.decide import checked_radii, decision_rule, radius_at
+from pixeldp_fast.smooth.decisions import Decisions
 from pixeldp_fast.smooth.inputs import (
     InputRange,
+    addresses,
     checked_alpha,
     checked_count,
     checked_examples,
@@ -40,9 +33,11 @@ from pixeldp_fast.smooth.inputs import (
     usable_device,
 )
 from pixeldp_fast.smooth.judge import Terms, check_scores
+from pixeldp_fast.smooth.request import checked_request, reduction
+from pixeldp_fast.smooth.stopping import AbstractRule, LossRule, drawn
 from pixeldp_fast.smooth.structure import as_pixeldp, check_unaltered, sensitivities
 from pixeldp_fast.smooth.vote import predicted_classes
-from pixeldp_fast.types import ArrayLike, IntArray, Norm
+from pixeldp_fast.types import ArrayLike, FloatArray, IntArray
 
 
 class SmoothedClassifier:
@@ -220,6 +215,10 @@ class SmoothedClassifier:
         alpha: float = 0.001,
         scores: str = "argmax",
         bound: str = "tight",
+        competitor: str = "complement",
+        stop: str = "fixed",
+        loss: float | None = None,
+        mean_bound: str | None = None,
         index: Any = None,
     ) -> Certificates:
         """A class and a radius within which it does not change, for every example.
@@ -235,6 +234,14 @@ class SmoothedClassifier:
             Probability, per example, that the claim is false.
         bound : {"tight", "pixeldp", "pixeldp-classical"}
             From probabilities to radius; `tight` is never smaller than the others.
+        competitor : {"complement", "all"}
+            Against what the class must win: all of alpha on its own bound and the rest of the
+            probability, or half of alpha shared by bounds of the other classes.
+        stop : {"fixed", "loss"}
+            "loss" ends an example early where its radius is then predicted to be within `loss`
+            (relative, default 0.01) of that of n draws. A quarter of alpha goes to the early ends.
+        mean_bound : {"betting", "bernstein", "hoeffding", "hoeffding+bernstein"}, optional
+            Of softmax scores; default: "betting".
         index : int or int [B], optional
             As for `count`; an explicit one makes the call repeatable.
 
@@ -243,14 +250,18 @@ class SmoothedClassifier:
         certificates : Certificates
             Radius in input units.
         """
-        terms = self.terms(x, norm=norm, n0=n0, n=n, alpha=alpha, scores=scores, bound=bound)
-        addresses = self._addresses(index, len(x))
-        selection, estimation = (
-            self.count(x, draws, index=addresses, purpose=purpose, scores=scores)
-            for draws, purpose in ((terms.n0, Purpose.SELECTION), (terms.n, Purpose.ESTIMATION))
+        rules = {"competitor": competitor, "stop": stop, "loss": loss, "mean_bound": mean_bound}
+        terms = self.terms(
+            x, norm=norm, n0=n0, n=n, alpha=alpha, scores=scores, bound=bound, **rules
         )
+        at = self._addresses(index, len(x))
+        selection = self.count(x, terms.n0, index=at, purpose=Purpose.SELECTION, scores=scores)
+        if stop == "fixed":
+            estimation = self.count(x, terms.n, index=at, scores=scores)
+        else:
+            estimation = self._drawn(x, at, LossRule(terms, selection))
         self.check_unchanged(terms)
-        return Certificates.judged(terms, addresses.astype(np.int64), selection, estimation)
+        return Certificates.judged(terms, at.astype(np.int64), selection, estimation)
 
     def decide(
         self,
@@ -285,71 +296,61 @@ class SmoothedClassifier:
         InvalidArgument
             Before any draw, for a radius that `n_max` unanimous draws do not prove.
         """
-        terms = self.terms(x, norm=norm, n0=n0, n=n_max, alpha=alpha)
-        law, sensitivity = terms.mechanism, terms.sensitivity
-        asked = checked_radii(radii, law, sensitivity, terms.alpha, terms.n)
-        addresses = self._addresses(index, len(x))
-        selection = self.count(x, terms.n0, index=addresses, purpose=Purpose.SELECTION)
-        selected = selection.counts[:, :-1].argmax(axis=1)
+        terms, asked = self.decision_terms(x, radii, norm=norm, n0=n0, n_max=n_max, alpha=alpha)
+        at = self._addresses(index, len(x))
+        selection = self.count(x, terms.n0, index=at, purpose=Purpose.SELECTION)
+        rule = decision_rule(terms, selection, asked, self.granularity)
+        estimation = self._drawn(x, at, rule)
+        self.check_unchanged(terms)
+        return Decisions.judged(
+            terms,
+            asked,
+            at.astype(np.int64),
+            selection,
+            estimation,
+            rule.lower_at,
+            rule.upper_at,
+        )
+
+    def decision_terms(
+        self, x: Tensor, radii: ArrayLike, *, n_max: int = 100_000, **request: Any
+    ) -> tuple[Terms, FloatArray]:
+        """Check a request to decide: its terms, and the radii float64 [R]."""
+        terms = replace(self.terms(x, n=n_max, **request), stop="decided")
+        return terms, checked_radii(radii, radius_at(terms), terms.alpha, terms.n)
+
+    @property
+    def granularity(self) -> int:
+        """Draws of votes that cost the engine no more than one."""
+        return self._engine("argmax")[1].granularity
+
+    def _drawn(self, x: Tensor, at: Any, rule: AbstractRule) -> Tally:
+        """Votes of every example until the rule stops it."""
         engine, stream = self._engine("argmax")[1], Stream(self.seed, Purpose.ESTIMATION)
 
-        def hits(rows: IntArray, first: int, n: int) -> IntArray:
-            counts = engine.run(x[rows], addresses[rows], stream, first, n).counts
-            found: IntArray = counts[np.arange(len(rows)), selected[rows]]
-            return found
+        def count(rows: IntArray, first: int, n: int) -> Tally:
+            return engine.run(x[torch.from_numpy(rows)], at[rows], stream, first, n)
 
-        outcome = decide(
-            hits,
-            len(x),
-            asked,
-            law,
-            sensitivity,
-            alpha=terms.alpha,
-            cap=terms.n,
-            granularity=engine.granularity,
-        )
-        self.check_unchanged(terms)
-        return decisions(selected, asked, outcome, law, sensitivity)
+        return drawn(count, rule, len(x))
 
-    def terms(
-        self,
-        x: Tensor,
-        *,
-        norm: Any = None,
-        n0: int = 100,
-        n: int = 100_000,
-        alpha: float = 0.001,
-        scores: str = "argmax",
-        bound: str = "tight",
-    ) -> Terms:
+    def terms(self, x: Tensor, **request: Any) -> Terms:
         """Check a request to certify, and everything its certificates will state.
 
-        `x` gives the shape and is checked like the examples of `certify`.
+        `x` gives the shape and is checked like the examples of `certify`; `request` holds the
+        keyword arguments of `certify`, but for `index`.
         """
-        check_scores(scores)
-        radius_function(bound)
-        asked = self.mechanism.norm if norm is None else Norm.parse(norm)
-        n0, n = checked_count("n0", n0, 1), checked_count("n", n, 1)
-        alpha = checked_alpha(alpha)
-        for draws in (n0, n):
-            check_draws(0, draws)
-            _reduction(scores, self.num_classes).check_draws(draws)
+        asked = checked_request(self.num_classes, **request)
         self._check_examples(x)
         assert self.input_shape is not None
         plan = self._plan_for(self.input_shape)
         weights = fingerprint(self.model)
-        name, engine = self._engine(scores, fresh=weights != self._checked_weights)
+        name, engine = self._engine(asked.scores, fresh=weights != self._checked_weights)
         engine.renew()
         self._checked_weights = weights
+        values = vars(asked) | {"norm": asked.norm or self.mechanism.norm}
         return Terms(
             mechanism=self.mechanism,
-            norm=asked,
-            bound=bound,
-            scores=scores,
-            alpha=alpha,
-            n0=n0,
-            n=n,
-            sensitivities=sensitivities(plan, asked, self.mechanism.norm),
+            sensitivities=sensitivities(plan, values["norm"], self.mechanism.norm),
             seed=self.seed,
             num_classes=self.num_classes,
             input_shape=plan.input_shape,
@@ -357,6 +358,7 @@ class SmoothedClassifier:
             arithmetic=engine.arithmetic,
             model_fingerprint=weights,
             version=__version__,
+            **values,
         )
 
     def check_unchanged(self, terms: Terms) -> None:
@@ -382,21 +384,9 @@ class SmoothedClassifier:
             )
 
     def _addresses(self, index: Any, examples: int) -> Any:
-        if index is None:
-            first = self._next_index
-            if first + examples > SHARED_EXAMPLE:
-                raise InvalidArgument(
-                    "This object has used up its addresses; make one with a new seed."
-                )
-            self._next_index += examples
-            return np.arange(first, first + examples, dtype=np.uint32)
-        if np.ndim(index) == 0:
-            first = checked_count("index", index, 0)
-            index = np.arange(first, first + examples, dtype=np.int64)
-        addresses = checked_index(index)
-        if len(addresses) != examples:
-            raise InvalidArgument(f"`index` has {len(addresses)} entries for {examples} examples.")
-        return addresses
+        found = addresses(index, self._next_index, examples)
+        self._next_index += examples if index is None else 0
+        return found
 
     def _check_examples(self, x: Any) -> None:
         checked_examples(x, self.input_shape, self.input_range, self.device)
@@ -430,9 +420,9 @@ class SmoothedClassifier:
         Preparing evaluates the suffix a few times, to see that it is a function.
         """
         plan = self._checked_plan()
-        reduction = _reduction(scores, self.num_classes)
+        kept = reduction(scores, self.num_classes)
         key = (
-            reduction,
+            kept,
             self.mechanism,
             self.backend,
             self.dtype,
@@ -446,7 +436,7 @@ class SmoothedClassifier:
                 self.backend,
                 plan,
                 self.mechanism,
-                reduction,
+                kept,
                 self.device,
                 dtype=self.dtype,
                 tile=self.tile,
@@ -454,7 +444,3 @@ class SmoothedClassifier:
             self._engines.clear()  # only the model as it is now; copies share the dictionary
             self._engines[key] = made
         return self._engines[key]
-
-
-def _reduction(scores: str, num_classes: int) -> AbstractReduction:
-    return Votes(num_classes) if scores == "argmax" else SoftmaxSums(num_classes)

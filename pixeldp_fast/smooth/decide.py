@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
-from pixeldp_fast.bounds.tight import tight_radius
+from pixeldp_fast.backends.tally import Tally
 from pixeldp_fast.errors import InvalidArgument
-from pixeldp_fast.noise.mechanism import AbstractMechanism
+from pixeldp_fast.smooth.judge import Terms, radius_of, selected_classes
+from pixeldp_fast.smooth.stopping import AbstractRule, Mask
 from pixeldp_fast.stats.sequential import confidence_sequence
-from pixeldp_fast.types import ABSTAIN, ArrayLike, FloatArray, IntArray
+from pixeldp_fast.types import ArrayLike, FloatArray, IntArray
 
 CERTIFIED, UNDECIDED, REFUTED = 1, 0, -1
 FIRST_LOOK = 32  # draws; at alpha = 0.001 fewer decide nothing
@@ -22,45 +22,7 @@ GROWTH = 1.15  # from look to look: on average 7 % of the draws come after the d
 SLACK, ABSOLUTE_SLACK = 1e-8, 1e-12
 
 Statuses = npt.NDArray[np.int8]
-Hits = Callable[[IntArray, int, int], IntArray]  # (rows, first draw, n) -> hits, int64 [rows]
-
-
-@dataclass(frozen=True, eq=False)
-class Decisions:
-    """What was decided about every example and asked radius.
-
-    Parameters
-    ----------
-    radii : float64 [R]
-        As asked, in input units.
-    status : int8 [B, R]
-        1 certified: the smoothed classifier gives `prediction` on all inputs nearer than the
-        radius. -1 refuted: the radius that its exact probability proves is smaller. 0 undecided at
-        the cap.
-    prediction : int64 [B]
-        The selected class; ABSTAIN = -1 where nothing is certified for it.
-    draws : int64 [B]
-        Estimation draws used.
-    hits : int64 [B]
-        Those that voted for the selected class.
-    radius : float64 [B]
-        The anytime radius at the stop, 0 where abstained.
-
-    Guarantee
-        For every example apart: with probability at least 1 - alpha over the draws all of its
-        statuses and its radius are right at once, whenever and for whatever reason the draws
-        stopped.
-    """
-
-    radii: FloatArray
-    status: Statuses
-    prediction: IntArray
-    draws: IntArray
-    hits: IntArray
-    radius: FloatArray
-
-    def __len__(self) -> int:
-        return len(self.status)
+RadiusAt = Callable[[FloatArray], FloatArray]  # of a probability against its complement
 
 
 def looks(cap: int, granularity: int) -> Iterator[int]:
@@ -78,9 +40,30 @@ def looks(cap: int, granularity: int) -> Iterator[int]:
         now = max(math.ceil(rounded * GROWTH), rounded + 1)
 
 
-def checked_radii(
-    radii: ArrayLike, mechanism: AbstractMechanism, sensitivity: float, alpha: float, cap: int
-) -> FloatArray:
+def radius_at(terms: Terms) -> RadiusAt:
+    """The radius of a probability against its complement, under the terms; 0 up to one half."""
+
+    def radius(p: FloatArray) -> FloatArray:
+        rest = np.clip(np.nextafter(1.0 - p, 2.0), 0.0, 1.0)
+        return np.where(p > rest, radius_of(terms, p, rest), 0.0)
+
+    return radius
+
+
+def as_radii(radii: ArrayLike) -> FloatArray:
+    """`radii` as float64 [R], finite and at least 0."""
+    try:
+        asked = np.atleast_1d(np.asarray(radii, dtype=np.float64))
+    except (TypeError, ValueError):
+        asked = np.zeros(0)
+    if asked.ndim != 1 or not asked.size or not np.all(np.isfinite(asked) & (asked >= 0)):
+        raise InvalidArgument(
+            f"`radii` must be finite numbers of at least 0, in input units, got {radii!r}."
+        )
+    return asked
+
+
+def checked_radii(radii: ArrayLike, radius: RadiusAt, alpha: float, cap: int) -> FloatArray:
     """`radii` as float64 [R], each one that `cap` unanimous draws would prove.
 
     Raises
@@ -88,13 +71,14 @@ def checked_radii(
     InvalidArgument
         For negative or non-finite radii, and for those beyond the reach of the cap.
     """
-    asked = np.atleast_1d(np.asarray(radii, dtype=np.float64))
-    if asked.ndim != 1 or not asked.size or not np.all(np.isfinite(asked) & (asked >= 0)):
+    asked = as_radii(radii)
+    best = confidence_sequence(cap, cap, alpha)[0]
+    reach = float(radius(np.array(best)))
+    if not best > 0.5:
         raise InvalidArgument(
-            f"`radii` must be finite numbers of at least 0, in input units, got {radii!r}."
+            f"{cap} draws decide nothing at alpha = {alpha:g}, even if all of them agree: raise "
+            "`n_max`; 100 000 are customary."
         )
-    best = float(confidence_sequence(cap, cap, alpha)[0])
-    reach = float(_radius(mechanism, np.array(best), sensitivity))
     if asked.max() > reach:
         raise InvalidArgument(
             f"No {cap} draws can prove a radius of {asked.max():g}: unanimous ones prove "
@@ -104,80 +88,109 @@ def checked_radii(
     return asked
 
 
-def decide(
-    hits: Hits,
-    examples: int,
-    radii: FloatArray,
-    mechanism: AbstractMechanism,
-    sensitivity: float,
-    *,
-    alpha: float,
-    cap: int,
-    granularity: int = 1,
-) -> tuple[Statuses, IntArray, IntArray, FloatArray]:
-    """Draw in growing rounds for the examples that still have an undecided radius.
+def statuses(
+    radii: FloatArray, p_lower: FloatArray, p_upper: FloatArray, radius: RadiusAt, least: float
+) -> Statuses:
+    """What an interval for the probability says of every radius, int8 [B, R].
 
     Parameters
     ----------
-    hits : callable
-        Asked with the undecided rows and the next range of draws.
-    radii : float64 [R]
-        From `checked_radii`.
-    granularity : int
-        Draws that cost the engine no more than one.
-
-    Returns
-    -------
-    status : int8 [B, R]
-    draws, total : int64 [B]
-        Draws used, and their hits.
-    p_lower : float64 [B]
-        The anytime lower bound at the stop.
+    least : float
+        What a radius may be missed by before it counts as refuted: above the rounding error.
 
     Guarantee
-        See `Decisions`: every look uses the same two-sided confidence sequence at level alpha,
-        which contains the true probability at all numbers of draws at once.
+        Where the interval contains the probability both answers are right. An empty one, which at
+        most alpha of the intervals are, decides nothing.
+    """
+    proved, possible = radius(p_lower), radius(p_upper) * (1 + SLACK) + least
+    certified = (proved[:, None] >= radii) & (p_lower > 0.5)[:, None]
+    refuted = (possible[:, None] < radii) | (p_upper < 0.5)[:, None]
+    found = certified.astype(np.int8) - refuted.astype(np.int8)
+    found[p_lower > p_upper] = UNDECIDED
+    return found
+
+
+class DecisionRule(AbstractRule):
+    """Stops an example when every asked radius is decided, and keeps the best of its interval.
+
+    The intervals of all looks hold at once, so their intersection does: its ends are the largest
+    lower and the least upper one, and the counts that gave them are kept.
+
+    Parameters
+    ----------
+    selected : int64 [B]
+    radii : float64 [R]
+        From `checked_radii`.
+    radius : function
+    alpha : float
+    cap : int
+    granularity : int
+        Draws that cost the engine no more than one.
+    least : float
+        As for `statuses`.
+
+    Guarantee
+        For every example apart: with probability at least 1 - alpha over the draws the interval
+        contains the probability of the selected class at every look at once.
     Source
         Ville, 1939; Robbins, 1970; for certificates Voracek, 2024.
     """
-    status = np.zeros((examples, len(radii)), dtype=np.int8)
-    total, drawn = np.zeros(examples, dtype=np.int64), np.zeros(examples, dtype=np.int64)
-    p_lower = np.zeros(examples)
-    rows, done = np.arange(examples), 0
-    least = ABSOLUTE_SLACK * mechanism.noise_scale / sensitivity
-    for look in looks(cap, granularity):
-        if not rows.size:
-            break
-        total[rows] += hits(rows, done, look - done)
-        drawn[rows] = done = look
-        p_lower[rows], p_upper = confidence_sequence(total[rows], look, alpha)
-        # The competitor is the complement, so every radius needs p above 1/2.
-        proved = _radius(mechanism, p_lower[rows], sensitivity)
-        possible = _radius(mechanism, p_upper, sensitivity) * (1 + SLACK) + least
-        now = status[rows]
-        now[(proved[:, None] >= radii) & (p_lower[rows] > 0.5)[:, None] & (now == 0)] = CERTIFIED
-        refuted = (possible[:, None] < radii) | (p_upper < 0.5)[:, None]
-        now[refuted & (now == 0)] = REFUTED
-        status[rows] = now
-        rows = rows[(now == UNDECIDED).any(axis=1)]
-    return status, drawn, total, p_lower
+
+    def __init__(
+        self,
+        selected: IntArray,
+        radii: FloatArray,
+        radius: RadiusAt,
+        *,
+        alpha: float,
+        cap: int,
+        granularity: int = 1,
+        least: float = 0.0,
+    ) -> None:
+        self._selected, self._radii, self._radius = selected, radii, radius
+        self._alpha, self._least = alpha, least
+        self._ends = tuple(looks(cap, granularity))
+        self._lower, self._upper = np.zeros(len(selected)), np.ones(len(selected))
+        self.status: Statuses = np.zeros((len(selected), len(radii)), dtype=np.int8)
+        self.lower_at = np.zeros((len(selected), 2), dtype=np.int64)  # hits, draws
+        self.upper_at = np.zeros((len(selected), 2), dtype=np.int64)
+
+    @property
+    def ends(self) -> tuple[int, ...]:
+        return self._ends
+
+    def look(self, rows: IntArray, estimation: Tally) -> Mask:
+        draws = estimation.draws
+        hits = estimation.counts[np.arange(len(rows)), self._selected[rows]]
+        lower, upper = confidence_sequence(hits, draws, self._alpha)
+        counts = np.stack([hits, draws], axis=1)
+        unseen = self.lower_at[rows, 1] == 0
+        higher, tighter = (lower > self._lower[rows]) | unseen, (upper < self._upper[rows]) | unseen
+        self._lower[rows] = np.maximum(lower, self._lower[rows])
+        self._upper[rows] = np.minimum(upper, self._upper[rows])
+        self.lower_at[rows[higher]] = counts[higher]
+        self.upper_at[rows[tighter]] = counts[tighter]
+        self.status[rows] = statuses(
+            self._radii, self._lower[rows], self._upper[rows], self._radius, self._least
+        )
+        return np.asarray((self.status[rows] == UNDECIDED).any(axis=1))
 
 
-def decisions(
-    selected: IntArray,
-    radii: FloatArray,
-    outcome: tuple[Statuses, IntArray, IntArray, FloatArray],
-    mechanism: AbstractMechanism,
-    sensitivity: float,
-) -> Decisions:
-    """The record of what `decide` found about the selected classes, int64 [B]."""
-    status, drawn, total, p_lower = outcome
-    claims = p_lower > 0.5
-    radius = np.where(claims, _radius(mechanism, p_lower, sensitivity), 0.0)
-    prediction = np.where(claims, selected, ABSTAIN).astype(np.int64)
-    return Decisions(radii, status, prediction, drawn, total, radius)
+def decision_rule(
+    terms: Terms, selection: Tally, radii: FloatArray, granularity: int
+) -> DecisionRule:
+    """The rule of these terms for the classes that the selection draws chose."""
+    return DecisionRule(
+        selected_classes(terms, selection),
+        radii,
+        radius_at(terms),
+        alpha=terms.alpha,
+        cap=terms.n,
+        granularity=granularity,
+        least=least_missed(terms),
+    )
 
 
-def _radius(mechanism: AbstractMechanism, p: FloatArray, sensitivity: float) -> FloatArray:
-    """The tight radius of probability p against its complement."""
-    return tight_radius(mechanism, p, np.clip(np.nextafter(1.0 - p, 2.0), 0.0, 1.0), sensitivity)
+def least_missed(terms: Terms) -> float:
+    """What a radius may be missed by before it counts as refuted."""
+    return ABSOLUTE_SLACK * terms.mechanism.noise_scale / terms.sensitivity

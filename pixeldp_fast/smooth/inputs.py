@@ -6,10 +6,12 @@ import math
 import operator
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 
 from pixeldp_fast.errors import InvalidArgument
+from pixeldp_fast.noise.stream import SHARED_EXAMPLE, checked_index
 from pixeldp_fast.stats.arguments import SMALLEST_ALPHA
 
 InputRange = tuple[float, float]
@@ -122,3 +124,29 @@ def device_of(model: nn.Module) -> torch.device:
     """Where a model's weights are; the CPU where it has none."""
     first = next(iter(model.state_dict().values()), None)
     return torch.device("cpu") if first is None else first.device
+
+
+def addresses(index: Any, unused: int, examples: int) -> Any:
+    """The examples' addresses in the stream, uint32 [B].
+
+    Parameters
+    ----------
+    index : None, int or int [B]
+        None: the next ones of a counter; an int: the first of consecutive ones.
+    unused : int
+        The counter's first address that was never given.
+    examples : int
+    """
+    if index is None:
+        if unused + examples > SHARED_EXAMPLE:
+            raise InvalidArgument(
+                "This object has used up its addresses; make one with a new seed."
+            )
+        return np.arange(unused, unused + examples, dtype=np.uint32)
+    if np.ndim(index) == 0:
+        first = checked_count("index", index, 0)
+        index = np.arange(first, first + examples, dtype=np.int64)
+    found = checked_index(index)
+    if len(found) != examples:
+        raise InvalidArgument(f"`index` has {len(found)} entries for {examples} examples.")
+    return found

@@ -8,24 +8,26 @@ from typing import Any
 
 import numpy as np
 
-from pixeldp_fast.backends.tally import GRID, Tally
+from pixeldp_fast.backends.tally import Tally
 from pixeldp_fast.bounds.registry import radius_function
 from pixeldp_fast.errors import InvalidArgument, RecordError
 from pixeldp_fast.noise.mechanism import AbstractMechanism
 from pixeldp_fast.noise.registry import mechanism_from_dict
 from pixeldp_fast.noise.stream import checked_seed
 from pixeldp_fast.smooth.inputs import checked_alpha, checked_count
-from pixeldp_fast.stats.binomial import clopper_pearson_lower
-from pixeldp_fast.stats.mean import empirical_bernstein_lower, hoeffding_lower
+from pixeldp_fast.smooth.probability import (
+    COMPETITORS,
+    MEAN_BOUNDS,
+    probabilities,
+    split_in_words,
+)
+from pixeldp_fast.stats.levels import planned_looks
 from pixeldp_fast.types import ABSTAIN, FloatArray, IntArray, Norm
 
 SCORES = ("argmax", "softmax")
 GUARANTEE = "real arithmetic"
-COMPETITOR = "complement"
-SPLITS = {  # how alpha is spent, by kind of score
-    "argmax": "alpha on p_lower (Clopper-Pearson)",
-    "softmax": "alpha/2 on p_lower by Hoeffding, alpha/2 by empirical Bernstein",
-}
+STOPS = ("fixed", "loss", "decided")
+MEAN_BOUND = "hoeffding+bernstein"  # of records that do not say; no other was made then
 
 
 @dataclass(frozen=True)
@@ -38,10 +40,18 @@ class Terms:
         Proved upper bounds of the prefix's sensitivity from each p-norm to the mechanism's norm.
     arithmetic : str
         Everything on which the last bits of a draw depend.
-    competitor : str
-        "complement": p_upper = 1 - p_lower, declared before the draws.
-    stop : str
-        "fixed": the numbers of draws were chosen before the first one.
+    competitor : {"complement", "all"}
+        Declared before the draws. "complement": p_upper = 1 - p_lower. "all": p_upper is the
+        largest of the other classes' upper bounds, and at most that.
+    stop : {"fixed", "loss", "decided"}
+        "fixed": every example has `n` estimation draws. "loss": each stopped at the first of
+        `looks` at which its radius was predicted to be within `loss`, relative, of that of n draws.
+        "decided": each stopped, at n draws at most, when the asked radii were decided; such draws
+        make `Decisions`, never certificates.
+    loss : float or None
+        Of stop="loss".
+    mean_bound : str
+        Of softmax scores; declared before the draws.
     guarantee : str
         "real arithmetic": the theorems are applied to ideal noise; float rounding is not covered.
     """
@@ -61,9 +71,11 @@ class Terms:
     arithmetic: str
     model_fingerprint: str
     version: str
-    competitor: str = COMPETITOR
+    competitor: str = "complement"
     stop: str = "fixed"
     guarantee: str = GUARANTEE
+    loss: float | None = None
+    mean_bound: str = MEAN_BOUND
 
     @property
     def sensitivity(self) -> float:
@@ -79,7 +91,19 @@ class Terms:
     @property
     def split(self) -> str:
         """How alpha is spent."""
-        return SPLITS[self.scores]
+        return split_in_words(self)
+
+    @property
+    def looks(self) -> tuple[tuple[int, float], ...]:
+        """The numbers of draws at which an example may end, each with its share of alpha."""
+        if self.stop == "decided":
+            raise RecordError(
+                "Draws that stopped at a decision are judged by their anytime interval alone: read "
+                "them with Decisions.from_jsonl."
+            )
+        return (
+            ((self.n, self.alpha),) if self.stop == "fixed" else planned_looks(self.alpha, self.n)
+        )
 
     def check(self) -> None:
         """Raise a `ValueError` that names the first field that no certificate could have."""
@@ -98,13 +122,9 @@ class Terms:
         radius_function(self.bound)
         if not all(type(v) is float and 0 < v < math.inf for _, v in self.sensitivities):
             raise ValueError("`sensitivities` must be finite and above 0")
-        for name, only in (
-            ("guarantee", GUARANTEE),
-            ("competitor", COMPETITOR),
-            ("stop", "fixed"),
-        ):
-            if getattr(self, name) != only:
-                raise ValueError(f"`{name}` must be {only!r}, the only one of this version")
+        if self.guarantee != GUARANTEE:
+            raise ValueError(f"`guarantee` must be {GUARANTEE!r}, the only one of this version")
+        check_rules(self.scores, self.competitor, self.stop, self.loss, self.mean_bound)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values; the inverse of `from_dict`."""
@@ -152,7 +172,7 @@ def judge(terms: Terms, selection: Tally, estimation: Tally) -> Verdict:
     """Prediction, probability bounds and radius of every example.
 
     The class is the one with the largest selection score; its lower bound comes from the
-    estimation draws alone; its competitor is the complement. Examples without p_lower > p_upper
+    estimation draws alone; its competitor is the declared one. Examples without p_lower > p_upper
     abstain, with radius 0.
 
     Guarantee
@@ -165,30 +185,47 @@ def judge(terms: Terms, selection: Tally, estimation: Tally) -> Verdict:
     Raises
     ------
     RecordError
-        When a tally does not hold exactly n0 and n draws: nothing is certified from a part.
+        When a tally does not hold exactly the draws that the terms declare: nothing is certified
+        from a part.
     """
-    for name, tally, draws in (
-        ("selection", selection, terms.n0),
-        ("estimation", estimation, terms.n),
-    ):
-        if np.any(tally.draws != draws):
-            raise RecordError(f"The {name} tally is partial: {draws} draws per example are needed.")
-        if tally.counts.shape[1] != terms.num_classes + 1:
-            raise RecordError(f"The {name} tally does not have {terms.num_classes} classes.")
-    chosen = class_scores(selection, terms.scores).argmax(axis=1)  # [B]
-    rows = np.arange(len(chosen))
-    if terms.scores == "argmax":
-        p_lower = clopper_pearson_lower(estimation.counts[rows, chosen], terms.n, terms.alpha)
-    else:
-        p_lower = _soft_lower(estimation, rows, chosen, terms)
-    p_upper = np.clip(np.nextafter(1.0 - p_lower, 2.0), 0.0, 1.0)
+    check_tallies(terms, selection, estimation)
+    chosen = selected_classes(terms, selection)
+    p_lower, p_upper = probabilities(terms, selection, estimation, chosen)
     claim = p_lower > p_upper
     radius = np.zeros(len(chosen))
     if claim.any():
-        radius[claim] = radius_function(terms.bound)(
-            terms.mechanism, p_lower[claim], p_upper[claim], terms.sensitivity
-        )
+        radius[claim] = radius_of(terms, p_lower[claim], p_upper[claim])
     return Verdict(np.where(claim, chosen, ABSTAIN).astype(np.int64), radius, p_lower, p_upper)
+
+
+def radius_of(
+    terms: Terms, p_lower: FloatArray, p_upper: FloatArray, bound: str | None = None
+) -> FloatArray:
+    """The radius that p_lower > p_upper prove, by the bound of the terms or another."""
+    bounded_by = radius_function(bound or terms.bound)
+    return bounded_by(terms.mechanism, p_lower, p_upper, terms.sensitivity)
+
+
+def check_tallies(terms: Terms, selection: Tally, estimation: Tally) -> None:
+    """Refuse tallies of other classes, and numbers of draws that are none of the terms'."""
+    ends = [draws for draws, _ in terms.looks]
+    for name, tally, allowed in (
+        ("selection", selection, [terms.n0]),
+        ("estimation", estimation, ends),
+    ):
+        if tally.counts.shape[1] != terms.num_classes + 1:
+            raise RecordError(f"The {name} tally does not have {terms.num_classes} classes.")
+        if not np.isin(tally.draws, allowed).all():
+            needed = " or ".join(map(str, allowed))
+            raise RecordError(
+                f"The {name} tally is partial: {needed} draws per example are needed."
+            )
+
+
+def selected_classes(terms: Terms, selection: Tally) -> IntArray:
+    """The class that an example is certified for, int64 [B]: ties go to the lowest."""
+    found: IntArray = class_scores(selection, terms.scores).argmax(axis=1)
+    return found
 
 
 def class_scores(tally: Tally, scores: str) -> IntArray:
@@ -200,25 +237,36 @@ def class_scores(tally: Tally, scores: str) -> IntArray:
     return tally.sums
 
 
-def _soft_lower(tally: Tally, rows: IntArray, chosen: IntArray, terms: Terms) -> FloatArray:
-    """The better of Hoeffding and empirical Bernstein, at alpha/2 each."""
-    assert tally.sums is not None
-    assert tally.squares is not None
-    n, half = terms.n, terms.alpha / 2
-    # Python integers: n * squares reaches 2^84, and the variance is a difference of such numbers.
-    total = [int(v) for v in tally.sums[rows, chosen]]
-    square = [int(v) for v in tally.squares[rows, chosen]]
-    mean = np.array([t / (n * GRID) for t in total])
-    lower = hoeffding_lower(mean, n, half)
-    if n < 2:
-        return lower
-    variance = np.array(
-        [(n * s - t * t) / (n * (n - 1) * GRID * GRID) for t, s in zip(total, square, strict=True)]
-    )
-    return np.maximum(lower, empirical_bernstein_lower(mean, variance, n, half))
-
-
 def check_scores(scores: str) -> None:
     """Refuse an unknown kind of score."""
     if scores not in SCORES:
         raise InvalidArgument(f"`scores` must be one of {', '.join(SCORES)}, got {scores!r}.")
+
+
+def check_rules(scores: str, competitor: str, stop: str, loss: Any, mean_bound: str) -> None:
+    """Refuse an unknown way to spend alpha or to stop, and combinations that make no sense."""
+    if competitor not in COMPETITORS:
+        raise InvalidArgument(
+            f"`competitor` must be one of {', '.join(COMPETITORS)}, got {competitor!r}."
+        )
+    if mean_bound not in MEAN_BOUNDS:
+        raise InvalidArgument(
+            f"`mean_bound` must be one of {', '.join(MEAN_BOUNDS)}, got {mean_bound!r}."
+        )
+    if scores == "argmax" and mean_bound != MEAN_BOUND:
+        raise InvalidArgument(
+            "`mean_bound` is for scores='softmax'; votes have the exact Clopper-Pearson bound."
+        )
+    if stop not in STOPS:
+        raise InvalidArgument(f"`stop` must be one of {', '.join(STOPS)}, got {stop!r}.")
+    if stop == "loss" and scores != "argmax":
+        raise InvalidArgument("`stop='loss'` is for votes: scores='argmax'.")
+    if stop == "decided" and (scores, competitor) != ("argmax", "complement"):
+        raise InvalidArgument("Decisions are about votes against the complement.")
+    if stop != "loss" and loss is not None:
+        raise InvalidArgument("`loss` is for stop='loss'; a fixed number of draws loses nothing.")
+    if stop == "loss" and not (type(loss) is float and 0 < loss < 1):
+        raise InvalidArgument(
+            f"`loss`, the part of the radius that stopping early may cost, must lie in (0, 1), got "
+            f"{loss!r}. Try 0.01."
+        )

@@ -29,19 +29,33 @@ SAME = 1e-9  # relative; how far two versions of a special function may move a s
 def write_tsv(certificates: Certificates, path: str | os.PathLike[str]) -> None:
     """Cohen's columns: idx, label, predict, radius, correct, time.
 
+    Behind them, `competitor` where it is not the complement, and `draws` where some stopped early.
+
     Guarantee
         Radii are printed rounded down (Cohen's scripts print to nearest, which can overstate).
     """
     if certificates.labels is None:
         raise InvalidArgument("Cohen's TSV has a label column: pass `labels`.")
-    lines = ["\t".join(TSV_HEADER)]
+    more = _more_columns(certificates)
+    lines = ["\t".join((*TSV_HEADER, *more))]
     for i, one in enumerate(certificates):
         seconds = 0.0 if certificates.seconds is None else float(certificates.seconds[i])
         lines.append(
             f"{one.index}\t{one.label}\t{one.prediction}\t{_floored(one.radius)}\t"
-            f"{int(one.prediction == one.label)}\t{_clock(seconds)}"
+            f"{int(one.prediction == one.label)}\t"
+            + "\t".join((_clock(seconds), *(str(column[i]) for column in more.values())))
         )
     write_whole(path, "\n".join(lines) + "\n")
+
+
+def _more_columns(certificates: Certificates) -> dict[str, list[Any]]:
+    """What a reader of Cohen's columns would not expect, named."""
+    terms, found = certificates.terms, dict[str, list[Any]]()
+    if terms is not None and terms.competitor != "complement":
+        found["competitor"] = [terms.competitor] * len(certificates)
+    if terms is not None and terms.stop != "fixed":
+        found["draws"] = certificates.draws.tolist()
+    return found
 
 
 def _floored(radius: float) -> str:
@@ -117,15 +131,16 @@ def jsonl(certificates: Certificates) -> str:
             "radius": one.radius,
             "p_lower": one.p_lower,
             "p_upper": one.p_upper,
-            "selection": _tally_record(selection, i),
-            "estimation": _tally_record(estimation, i),
+            "selection": tally_record(selection, i),
+            "estimation": tally_record(estimation, i),
             "terms": terms,
         }
         lines.append(json.dumps(record, separators=(",", ":")))
     return "".join(line + "\n" for line in lines)
 
 
-def _tally_record(tally: Tally, i: int) -> dict[str, list[int]]:
+def tally_record(tally: Tally, i: int) -> dict[str, list[int]]:
+    """One example's row of a tally as plain values."""
     parts = {"counts": tally.counts, "sums": tally.sums, "squares": tally.squares}
     return {name: array[i].tolist() for name, array in parts.items() if array is not None}
 
@@ -144,7 +159,7 @@ def read_jsonl(path: str | os.PathLike[str]) -> Certificates:
         the wrong kind, a tally is partial, the terms differ between lines, or a stored number is
         not what its counts give.
     """
-    lines = [(f"{path}, line {i}", _parsed(path, i, line)) for i, line in _numbered_lines(path)]
+    lines = [(f"{path}, line {i}", _parsed(path, i, line)) for i, line in numbered_lines(path)]
     if not lines:
         raise RecordError(f"{path} holds no certificates.")
     terms = _shared_terms(lines)
@@ -156,8 +171,8 @@ def read_jsonl(path: str | os.PathLike[str]) -> Certificates:
         certificates = Certificates.judged(
             terms,
             np.array([r["index"] for r in records], dtype=np.int64),
-            _tally([r["selection"] for r in records]),
-            _tally([r["estimation"] for r in records]),
+            tally_of([r["selection"] for r in records]),
+            tally_of([r["estimation"] for r in records]),
             None if None in labels else np.array(labels, dtype=np.int64),
         )
     except (TypeError, ValueError, OverflowError) as error:
@@ -195,18 +210,20 @@ def _check_fields(where: str, record: dict[str, Any], terms: Terms) -> None:
     if record["label"] is not None and not 0 <= record["label"] < k:
         raise RecordError(f"{where}: `label` is {record['label']}, not a class in [0, {k}).")
     widths = {"counts": k + 1} | ({} if terms.scores == "argmax" else {"sums": k, "squares": k})
-    for name, draws in (("selection", terms.n0), ("estimation", terms.n)):
+    ends = [draws for draws, _ in terms.looks]
+    for name, draws in (("selection", [terms.n0]), ("estimation", ends)):
         tally = record.get(name)
         if not (isinstance(tally, dict) and tally.keys() == widths.keys()):
             raise RecordError(f"{where}: `{name}` must hold {', '.join(widths)}.")
         for part, width in widths.items():
             row = tally[part]
-            if not (isinstance(row, list) and len(row) == width and all(map(_is_count, row))):
+            if not (isinstance(row, list) and len(row) == width and all(map(is_count, row))):
                 raise RecordError(f"{where}: `{name}` must hold {width} integers as {part}.")
         found = sum(tally["counts"])
-        if found != draws:
+        if found not in draws:
+            needed = " or ".join(map(str, draws))
             raise RecordError(
-                f"{where}: `{name}` holds {found} draws, not {draws}: partial or edited."
+                f"{where}: `{name}` holds {found} draws, not {needed}: partial or edited."
             )
 
 
@@ -214,12 +231,13 @@ def _is_integer(value: Any) -> bool:
     return type(value) is int and -(2**63) <= value < 2**63
 
 
-def _is_count(value: Any) -> bool:
+def is_count(value: Any) -> bool:
+    """Whether a JSON value is an integer of at least 0 that int64 holds."""
     return _is_integer(value) and value >= 0
 
 
 _KINDS: dict[str, tuple[Callable[[Any], bool], str]] = {
-    "index": (_is_count, "an integer of at least 0"),
+    "index": (is_count, "an integer of at least 0"),
     "label": (lambda v: v is None or _is_integer(v), "an integer or null"),
     "prediction": (_is_integer, "an integer"),
     **dict.fromkeys(
@@ -228,7 +246,8 @@ _KINDS: dict[str, tuple[Callable[[Any], bool], str]] = {
 }
 
 
-def _numbered_lines(path: str | os.PathLike[str]) -> list[tuple[int, str]]:
+def numbered_lines(path: str | os.PathLike[str]) -> list[tuple[int, str]]:
+    """The lines of a text file that are not empty, numbered from 1."""
     try:
         text = Path(path).read_text()
     except UnicodeDecodeError as error:
@@ -246,7 +265,9 @@ def _parsed(path: str | os.PathLike[str], number: int, line: str) -> dict[str, A
     return record
 
 
-def _tally(records: list[dict[str, Any]]) -> Tally:
+def tally_of(records: list[dict[str, Any]]) -> Tally:
+    """The tally whose rows these are."""
+
     def column(name: str) -> Any:
         rows = [r[name] for r in records if name in r]
         return np.array(rows, dtype=np.int64) if rows else None
@@ -262,32 +283,40 @@ def write_parquet(certificates: Certificates, path: str | os.PathLike[str]) -> N
     MissingExtra
         Without pyarrow.
     """
+    selection, estimation = certificates._tallies()
+    columns = {
+        "index": certificates.index,
+        "label": certificates.labels,
+        "prediction": certificates.prediction,
+        "radius": certificates.radius,
+        "p_lower": certificates.p_lower,
+        "p_upper": certificates.p_upper,
+        **tally_columns(selection, estimation),
+    }
+    write_columns(path, columns, {"terms": certificates._terms().to_dict()})
+
+
+def write_columns(
+    path: str | os.PathLike[str], columns: dict[str, Any], metadata: dict[str, Any]
+) -> None:
+    """A Parquet file of columns, an absent one (None) as nulls, and JSON values beside them."""
     try:
         import pyarrow as pa
         import pyarrow.parquet as pq
     except ImportError as error:
         raise MissingExtra("Parquet needs pyarrow: pip install 'pixeldp_fast[parquet]'.") from error
-    labels = certificates.labels
+    rows = len(columns["index"])
     table = pa.table(
-        {
-            "index": certificates.index,
-            "label": pa.nulls(len(certificates), pa.int64()) if labels is None else labels,
-            "prediction": certificates.prediction,
-            "radius": certificates.radius,
-            "p_lower": certificates.p_lower,
-            "p_upper": certificates.p_upper,
-            **_tally_columns(certificates),
-        },
-        metadata={"pixeldp_fast.terms": json.dumps(certificates._terms().to_dict())},
+        {k: pa.nulls(rows, pa.int64()) if v is None else v for k, v in columns.items()},
+        metadata={f"pixeldp_fast.{name}": json.dumps(v) for name, v in metadata.items()},
     )
     sink = pa.BufferOutputStream()
     pq.write_table(table, sink)
     write_whole(path, sink.getvalue().to_pybytes())
 
 
-def _tally_columns(certificates: Certificates) -> dict[str, list[list[int]]]:
+def tally_columns(selection: Tally, estimation: Tally) -> dict[str, list[list[int]]]:
     """Both tallies as columns of lists, named like "estimation_counts"."""
-    selection, estimation = certificates._tallies()
     return {
         f"{name}_{part}": getattr(tally, part).tolist()
         for name, tally in (("selection", selection), ("estimation", estimation))

@@ -1,5 +1,6 @@
 """From draws to probabilities: confidence bounds in float64, every one rounded outward."""
 
+from pixeldp_fast.stats.betting import betting_lower, betting_upper
 from pixeldp_fast.stats.binomial import (
     binomial_test_rejects,
     clopper_pearson_lower,
@@ -7,7 +8,7 @@ from pixeldp_fast.stats.binomial import (
     largest_lower,
     smallest_n,
 )
-from pixeldp_fast.stats.levels import FINAL_SHARE, bonferroni, group_sequential
+from pixeldp_fast.stats.levels import FINAL_SHARE, bonferroni, group_sequential, holm, planned_looks
 from pixeldp_fast.stats.mean import (
     empirical_bernstein_lower,
     empirical_bernstein_upper,
@@ -19,6 +20,8 @@ from pixeldp_fast.stats.sequential import confidence_sequence, decision_tables
 
 __all__ = [
     "FINAL_SHARE",
+    "betting_lower",
+    "betting_upper",
     "binomial_test_rejects",
     "bonferroni",
     "clopper_pearson_lower",
@@ -31,8 +34,10 @@ __all__ = [
     "group_sequential",
     "hoeffding_lower",
     "hoeffding_upper",
+    "holm",
     "largest_lower",
     "lower_rank",
+    "planned_looks",
     "smallest_n",
     "upper_rank",
 ]

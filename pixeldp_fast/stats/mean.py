@@ -39,7 +39,7 @@ def hoeffding_lower(
     Source
         Hoeffding, JASA 58, 1963, Theorem 2.
     """
-    m, a, b = _checked_mean(mean, low, high)
+    m, a, b = checked_mean(mean, low, high)
     return _below(m, _hoeffding_width(n, alpha, a, b), a)
 
 
@@ -50,7 +50,7 @@ def hoeffding_upper(
 
     Parameters, guarantee and source are those of `hoeffding_lower`; rounded up.
     """
-    m, a, b = _checked_mean(mean, low, high)
+    m, a, b = checked_mean(mean, low, high)
     return -_below(-m, _hoeffding_width(n, alpha, a, b), -b)
 
 
@@ -88,7 +88,7 @@ def empirical_bernstein_lower(
     Source
         Maurer and Pontil, COLT 2009, Theorem 4.
     """
-    m, a, b = _checked_mean(mean, low, high)
+    m, a, b = checked_mean(mean, low, high)
     return _below(m, _bernstein_width(variance, n, alpha, a, b), a)
 
 
@@ -104,7 +104,7 @@ def empirical_bernstein_upper(
 
     Parameters, guarantee and source are those of `empirical_bernstein_lower`; rounded up.
     """
-    m, a, b = _checked_mean(mean, low, high)
+    m, a, b = checked_mean(mean, low, high)
     return -_below(-m, _bernstein_width(variance, n, alpha, a, b), -b)
 
 
@@ -118,9 +118,7 @@ def _hoeffding_width(
 def _bernstein_width(
     variance: ArrayLike, n: ArrayLike, alpha: ArrayLike, low: FloatArray, high: FloatArray
 ) -> FloatArray:
-    v = arguments.real("variance", variance)
-    if not np.all((v >= 0) & np.isfinite(v)):
-        raise InvalidArgument(f"`variance` must be finite and at least 0, got {variance!r}.")
+    v = checked_variance(variance)
     draws, level = arguments.count("n", n, 2), arguments.level(alpha)
     log = np.log(2) - np.log(level)
     return rounding.up(np.sqrt(2 * v * log / draws) + 7 * (high - low) * log / (3 * (draws - 1)))
@@ -130,9 +128,18 @@ def _below(mean: FloatArray, width: FloatArray, low: FloatArray) -> FloatArray:
     return np.maximum(np.nextafter(mean - width, -np.inf), low)
 
 
-def _checked_mean(
+def checked_variance(variance: ArrayLike) -> FloatArray:
+    """`variance` as float64, finite and at least 0."""
+    v = arguments.real("variance", variance)
+    if not np.all((v >= 0) & np.isfinite(v)):
+        raise InvalidArgument(f"`variance` must be finite and at least 0, got {variance!r}.")
+    return v
+
+
+def checked_mean(
     mean: ArrayLike, low: ArrayLike, high: ArrayLike
 ) -> tuple[FloatArray, FloatArray, FloatArray]:
+    """`mean`, `low` and `high` as float64, low < high and the mean between them."""
     m, a, b = (arguments.real(*item) for item in (("mean", mean), ("low", low), ("high", high)))
     if not np.all((a < b) & np.isfinite(b - a)):
         raise InvalidArgument(

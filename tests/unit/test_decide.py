@@ -13,36 +13,50 @@ from scipy.special import ndtr
 from torch import nn
 
 from pixeldp_fast import Gaussian, Laplace, SmoothedClassifier, Uniform
+from pixeldp_fast.backends.tally import Tally
 from pixeldp_fast.bounds import tight_radius
 from pixeldp_fast.errors import InvalidArgument
 from pixeldp_fast.smooth.decide import (
     CERTIFIED,
     REFUTED,
     UNDECIDED,
+    DecisionRule,
     checked_radii,
-    decide,
-    decisions,
     looks,
+    statuses,
 )
+from pixeldp_fast.smooth.stopping import drawn
 from pixeldp_fast.stats import confidence_sequence
 
 SIGMA = 0.5
 PUBLISHED = Path(__file__).parents[1] / "reference_values" / "cohen_cifar10_sigma050.json"
 
 
+def radius_under(mechanism, sensitivity=1.0):
+    def radius(p):
+        rest = np.clip(np.nextafter(1 - p, 2), 0, 1)
+        return np.where(p > rest, tight_radius(mechanism, p, rest, sensitivity), 0)
+
+    return radius
+
+
 def simulated(p, radii, seed=0, cap=100_000, granularity=16, mechanism=None, alpha=0.001):
-    """Decisions about examples whose probability is known, with binomial votes."""
+    """The rule after deciding about examples whose probability is known, and the draws it took."""
     generator = np.random.default_rng(seed)
-    return decide(
-        lambda rows, _, n: generator.binomial(n, p[rows]),
-        len(p),
+
+    def count(rows, _, n):
+        hits = generator.binomial(n, p[rows])
+        return Tally(np.stack([hits, n - hits, 0 * hits], axis=1))
+
+    rule = DecisionRule(
+        np.zeros(len(p), dtype=np.int64),
         np.asarray(radii, dtype=float),
-        mechanism or Gaussian(SIGMA),
-        1.0,
+        radius_under(mechanism or Gaussian(SIGMA)),
         alpha=alpha,
         cap=cap,
         granularity=granularity,
     )
+    return rule, drawn(count, rule, len(p)).draws
 
 
 def published_probabilities():
@@ -56,22 +70,22 @@ def test_statuses_are_those_of_the_exact_probabilities(mechanism):
     p = np.array([0.2, 0.49, 0.6, 0.75, 0.9, 0.99, 0.9999])
     radii = np.array([0.0, 0.1, 0.3, 0.6])
     exact = tight_radius(mechanism, p, 1 - p)
-    status, drawn, total, p_lower = simulated(p, radii, mechanism=mechanism)
+    rule, draws = simulated(p, radii, mechanism=mechanism)
+    status = rule.status
     holds = (exact[:, None] >= radii) & (p > 0.5)[:, None]
     assert (holds[status == CERTIFIED]).all()
     assert not holds[status == REFUTED].any()
     assert (np.abs(exact[:, None] - radii)[status == UNDECIDED] < 0.02).all()
-    assert (drawn <= 100_000).all()
-    assert (total <= drawn).all()
-    claimed = decisions(np.arange(7), radii, (status, drawn, total, p_lower), mechanism, 1.0)
-    assert (claimed.radius <= np.where(p > 0.5, exact, 0)).all()
-    assert ((claimed.prediction >= 0) == (p_lower > 0.5)).all()
+    assert (draws <= 100_000).all()
+    assert (rule.lower_at <= np.stack([draws, draws], axis=1)).all()
+    p_lower = confidence_sequence(rule.lower_at[:, 0], rule.lower_at[:, 1], 0.001)[0]
+    assert (p_lower <= p).all()
 
 
 def test_larger_radii_never_fare_better():
     p = np.random.default_rng(1).uniform(0.3, 1, 200)
-    status, *_ = simulated(p, np.linspace(0, 1.2, 7))
-    assert (np.diff(status.astype(int), axis=1) <= 0).all()
+    rule, _ = simulated(p, np.linspace(0, 1.2, 7))
+    assert (np.diff(rule.status.astype(int), axis=1) <= 0).all()
 
 
 def test_all_answers_at_once_are_rarely_wrong():
@@ -82,7 +96,7 @@ def test_all_answers_at_once_are_rarely_wrong():
     p = np.full(20_000, 0.9)
     exact = float(tight_radius(Gaussian(SIGMA), 0.9, 0.1))
     radii = np.array([exact * (1 - 1e-3), exact, exact * (1 + 1e-3)])
-    status, *_ = simulated(p, radii, cap=2_000, granularity=1, alpha=0.05)
+    status = simulated(p, radii, cap=2_000, granularity=1, alpha=0.05)[0].status
     right = np.array([CERTIFIED, CERTIFIED, REFUTED])
     wrong = ((status != UNDECIDED) & (status != right)).any(axis=1)
     assert 0 < wrong.sum() <= 1_000
@@ -114,23 +128,33 @@ def test_looks_grow_to_the_cap_in_whole_multiples(cap, granularity):
 def test_published_radii_are_decided_with_a_fraction_of_the_draws():
     p = published_probabilities()
     for radii, saving in (([0.25], 20), ([0.5], 20), ([1.0], 20), ([0.25, 0.5, 0.75], 8)):
-        status, drawn, *_ = simulated(p, radii)
-        assert 100_000 / drawn.mean() >= saving
-        assert ((status == UNDECIDED).mean(axis=0) <= 0.03).all()
+        rule, draws = simulated(p, radii)
+        assert 100_000 / draws.mean() >= saving
+        assert ((rule.status == UNDECIDED).mean(axis=0) <= 0.03).all()
 
 
 @pytest.mark.parametrize("radii", [-0.1, [0.5, np.nan], [np.inf], [], [[0.1]], "far"])
 def test_radii_that_are_none_are_refused(radii):
-    with pytest.raises((InvalidArgument, ValueError)):
-        checked_radii(radii, Gaussian(SIGMA), 1.0, 0.001, 1000)
+    with pytest.raises(InvalidArgument, match="`radii`"):
+        checked_radii(radii, radius_under(Gaussian(SIGMA)), 0.001, 1000)
 
 
 def test_a_radius_out_of_reach_is_refused_before_any_draw():
     best = confidence_sequence(1000, 1000, 0.001)[0]
     reach = float(tight_radius(Gaussian(SIGMA), best, 1 - best)) / 2
-    assert checked_radii(reach * 0.999, Gaussian(SIGMA), 2.0, 0.001, 1000) == reach * 0.999
+    radius = radius_under(Gaussian(SIGMA), 2.0)
+    assert checked_radii(reach * 0.999, radius, 0.001, 1000) == reach * 0.999
     with pytest.raises(InvalidArgument, match="unanimous"):
-        checked_radii(reach * 1.001, Gaussian(SIGMA), 2.0, 0.001, 1000)
+        checked_radii(reach * 1.001, radius, 0.001, 1000)
+    with pytest.raises(InvalidArgument, match="decide nothing"):
+        checked_radii(0.0, radius, 0.001, 8)
+
+
+def test_an_empty_intersection_decides_nothing():
+    radii, radius = np.array([0.1, 0.5]), radius_under(Gaussian(SIGMA))
+    lower, upper = np.array([0.95, 0.95]), np.array([0.6, 0.96])
+    found = statuses(radii, lower, upper, radius, 0.0)
+    assert found.tolist() == [[UNDECIDED, UNDECIDED], [CERTIFIED, CERTIFIED]]
 
 
 class Halfspace(nn.Module):
@@ -178,16 +202,17 @@ def test_decisions_use_estimation_draws_and_stop_early():
 
 def test_a_model_edited_between_the_draws_is_noticed(monkeypatch):
     from pixeldp_fast.errors import UnsupportedModel
-    from pixeldp_fast.smooth import classifier
 
     model = Halfspace().eval()
     smoothed = SmoothedClassifier(model, Gaussian(SIGMA), num_classes=2, seed=5)
 
-    def meddling(*arguments, **options):
+    look = DecisionRule.look
+
+    def meddling(self, rows, estimation):
         with torch.no_grad():
             model.linear.bias.add_(0.01)
-        return decide(*arguments, **options)
+        return look(self, rows, estimation)
 
-    monkeypatch.setattr(classifier, "decide", meddling)
+    monkeypatch.setattr(DecisionRule, "look", meddling)
     with pytest.raises(UnsupportedModel, match="model_fingerprint"):
         smoothed.decide(torch.zeros(1, 3), 0.1)
