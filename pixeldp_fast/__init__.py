@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from pixeldp_fast.smooth.certificate import Certificate, Certificates
     from pixeldp_fast.smooth.classifier import SmoothedClassifier
     from pixeldp_fast.smooth.model import PixelDP
+    from pixeldp_fast.smooth.regressor import SmoothedRegressor
     from pixeldp_fast.types import ABSTAIN, Norm
 
 __all__ = [
@@ -35,6 +36,7 @@ __all__ = [
     "Norm",
     "PixelDP",
     "SmoothedClassifier",
+    "SmoothedRegressor",
     "Uniform",
     "__version__",
     "certify_dataset",
@@ -50,6 +52,7 @@ _HOMES = {
     "Uniform": "noise.uniform",
     "PixelDP": "smooth.model",
     "SmoothedClassifier": "smooth.classifier",
+    "SmoothedRegressor": "smooth.regressor",
     "certify_dataset": "jobs.local",
 }
 

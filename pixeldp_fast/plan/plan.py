@@ -59,9 +59,8 @@ def make_plan(
             "outputs, [1, K], is needed."
         )
     if outputs.shape[1] != num_outputs:
-        raise InvalidArgument(
-            f"`num_classes` is {num_outputs}, but the network has {outputs.shape[1]} outputs."
-        )
+        asked = f"`num_classes` is {num_outputs}" if num_outputs > 1 else "one output is needed"
+        raise InvalidArgument(f"{asked}, but the network has {outputs.shape[1]} outputs.")
     return Plan(prefix, suffix, tuple(input_shape), tuple(features.shape[1:]), num_outputs)
 
 
