@@ -96,8 +96,7 @@ def _planned_bet(guess: FloatArray, draws: FloatArray) -> FloatArray:
     """The bet that reaches the planned capital soonest at this variance, at most 1."""
     if not np.all(np.isfinite(guess) & (guess >= 0)):
         raise InvalidArgument(f"`guess`, a variance, must be finite and at least 0; got {guess!r}.")
-    least = np.finfo(np.float64).tiny
-    return np.asarray(np.minimum(np.sqrt(2 * _PLANNED / np.maximum(draws * guess, least)), 1.0))
+    return np.sqrt(2 * _PLANNED / np.maximum(draws * guess, 2 * _PLANNED))
 
 
 def _largest_refuted(
