@@ -18,6 +18,7 @@ from pixeldp_fast.backends.base import AbstractBackend, AbstractEngine, Support
 from pixeldp_fast.backends.network import check_memory, compiled
 from pixeldp_fast.backends.reduction import AbstractReduction, RealParts, SoftmaxSums, Votes
 from pixeldp_fast.backends.requirements import (
+    center_dtype,
     dense_weights,
     float32_noise,
     outputs_of,
@@ -247,7 +248,7 @@ class _NativeEngine(AbstractEngine):
         if packed.prefix is not None:
             return _outputs(packed.prefix, np.ascontiguousarray(x.flatten(1).numpy()), 0)
         with stated_arithmetic(CPU):
-            prefix = in_arithmetic(self._plan.prefix, prefix_dtype(self._plan.prefix))
+            prefix = in_arithmetic(self._plan.prefix, center_dtype(self._plan, self._mechanism))
             rows = [prefix(own(x, b)).float().flatten(1) for b in range(len(x))]
             features = torch.cat(rows) if rows else x.new_zeros((0, *self._plan.noise_shape))
             return features.flatten(1).contiguous().numpy()

@@ -12,12 +12,11 @@ from pixeldp_fast.backends.arithmetic import (
     Evaluate,
     in_arithmetic,
     machine,
-    prefix_dtype,
     stated_arithmetic,
 )
 from pixeldp_fast.backends.base import AbstractBackend, AbstractEngine, Support
 from pixeldp_fast.backends.reduction import AbstractReduction
-from pixeldp_fast.backends.requirements import float32_noise, weights_on
+from pixeldp_fast.backends.requirements import center_dtype, float32_noise, weights_on
 from pixeldp_fast.backends.tally import Tally
 from pixeldp_fast.backends.tiles import check_rows_alone, collect, own, tally_example
 from pixeldp_fast.errors import InvalidArgument
@@ -121,7 +120,7 @@ class _TorchEngine(AbstractEngine):
     def run(self, x: Tensor, index: IntArray, stream: Stream, first_draw: int, n: int) -> Tally:
         self._reduction.check_draws(n)
         with stated_arithmetic(self._device):
-            prefix = in_arithmetic(self._plan.prefix, prefix_dtype(self._plan.prefix))
+            prefix = in_arithmetic(self._plan.prefix, center_dtype(self._plan, self._mechanism))
             suffix = in_arithmetic(self._plan.suffix, self._dtype, self._layout)
             totals = [
                 self._example(prefix(own(x, b)), suffix, int(index[b]), stream, first_draw, n)

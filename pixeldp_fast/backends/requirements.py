@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 
+from pixeldp_fast.backends.arithmetic import prefix_dtype
 from pixeldp_fast.backends.reduction import AbstractReduction
 from pixeldp_fast.noise.mechanism import AbstractMechanism
 from pixeldp_fast.plan.plan import Plan
@@ -17,6 +18,15 @@ def float32_noise(mechanism: AbstractMechanism) -> str | None:
     if SCALE_LIMITS[0] <= scale <= SCALE_LIMITS[1]:
         return None
     return f"a noise scale of {scale:g} is beyond float32's safe range"
+
+
+def center_dtype(plan: Plan, mechanism: AbstractMechanism) -> torch.dtype:
+    """In what a prefix is evaluated by torch.
+
+    On a lattice in float64, which libraries sum directly, as `rounding_budget` has it: they may
+    evaluate float32 convolutions by Winograd's algorithm or FFT.
+    """
+    return prefix_dtype(plan.prefix) if mechanism.lattice is None else torch.float64
 
 
 def weights_on(plan: Plan, device: torch.device) -> str | None:

@@ -34,6 +34,11 @@ class Certificate:
     terms: Terms | None
 
     @property
+    def sound(self) -> str | None:
+        """"lattice": the claim holds for the program that runs; or "real arithmetic"."""
+        return None if self.terms is None else self.terms.sound
+
+    @property
     def abstained(self) -> bool:
         """Whether nothing is claimed for this example."""
         return self.prediction == ABSTAIN
@@ -109,6 +114,11 @@ class Certificates:
     def counts(self) -> IntArray:
         """Estimation votes, int64 [B, K + 1]; the last column counts non-finite outputs."""
         return self._tallies()[1].counts
+
+    @property
+    def sound(self) -> str:
+        """"lattice": claims hold for the program that runs; or "real arithmetic"."""
+        return self._terms().sound
 
     @property
     def n(self) -> int:

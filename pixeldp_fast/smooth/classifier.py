@@ -35,9 +35,13 @@ from pixeldp_fast.smooth.inputs import (
 from pixeldp_fast.smooth.judge import Terms, check_scores
 from pixeldp_fast.smooth.request import checked_request, reduction
 from pixeldp_fast.smooth.stopping import AbstractRule, LossRule, drawn
+from pixeldp_fast.smooth.soundness import check_on_lattice, checked_inputs, soundness
 from pixeldp_fast.smooth.structure import as_pixeldp, check_unaltered, sensitivities
 from pixeldp_fast.smooth.vote import predicted_classes
 from pixeldp_fast.types import ArrayLike, FloatArray, IntArray
+
+
+CERTIFYING = (Purpose.SELECTION, Purpose.ESTIMATION)
 
 
 class SmoothedClassifier:
@@ -69,6 +73,12 @@ class SmoothedClassifier:
         results for different tiles may differ in the last bits of the outputs; triton rounds it up
         to a power of two of at least 128. On native it is an upper limit and changes no result.
 
+    inputs : {"lattice", "real attacks", "real"}, optional
+        With lattice noise, which inputs claims are about: points of the lattice, default where the
+        noise is on the input; any attack on such a point; or any input at all. Rounding the
+        others to the lattice costs radius: s sqrt(D)/2 in the 2-norm, s D/2 in the 1-norm, s the
+        spacing, for the attack and once more for the example.
+
     Guarantee
         Certificates are about this smoothed classifier (with as many draws as it may need), not
         about the network alone, and hold for inputs chosen without knowledge of the seed.
@@ -87,8 +97,10 @@ class SmoothedClassifier:
         device: torch.device | str | None = None,
         input_range: InputRange | None = (0.0, 1.0),
         tile: int | None = None,
+        inputs: str | None = None,
     ) -> None:
         self.model = as_pixeldp(model, mechanism)
+        self.inputs = checked_inputs(inputs, self.model.mechanism, self.model.prefix)
         self.num_classes = checked_count("num_classes", num_classes, 2)
         self.seed_given = seed is not None
         self.seed = new_seed() if seed is None else checked_seed(seed)
@@ -122,6 +134,7 @@ class SmoothedClassifier:
             device=self.device,
             input_range=self.input_range,
             tile=self.tile,
+            inputs=self.inputs,
         )
         copy._engines, copy._checked_weights = self._engines, self._checked_weights
         copy._planned = self._planned
@@ -163,7 +176,7 @@ class SmoothedClassifier:
         purpose = Purpose.parse(purpose)
         n, first_draw = checked_count("n", n, 0), checked_count("first_draw", first_draw, 0)
         check_draws(first_draw, n)
-        self._check_examples(x)
+        self._check_examples(x, certified=purpose in CERTIFYING)
         engine = self._engine(scores)[1]
         stream = Stream(self.seed, purpose)
         return engine.run(x, self._addresses(index, len(x)), stream, first_draw, n)
@@ -200,7 +213,7 @@ class SmoothedClassifier:
             Cohen et al., ICML 2019, section 3.2.1 (votes); Hoeffding, 1963 (softmax).
         """
         n, alpha = checked_count("n", n, 1), checked_alpha(alpha)
-        self._check_examples(x)
+        self._check_examples(x, certified=False)
         serving = self if self.seed_given or index is not None else self.with_seed(new_seed())
         tally = serving.count(x, n, index=index, purpose=Purpose.PREDICTION, scores=scores)
         return predicted_classes(tally, scores, alpha)
@@ -359,6 +372,7 @@ class SmoothedClassifier:
             model_fingerprint=weights,
             version=__version__,
             **values,
+            **vars(soundness(plan, self.mechanism, self.inputs, self.input_range)),
         )
 
     def check_unchanged(self, terms: Terms) -> None:
@@ -388,8 +402,10 @@ class SmoothedClassifier:
         self._next_index += examples if index is None else 0
         return found
 
-    def _check_examples(self, x: Any) -> None:
+    def _check_examples(self, x: Any, *, certified: bool = True) -> None:
         checked_examples(x, self.input_shape, self.input_range, self.device)
+        if self.inputs == "lattice" or (certified and self.inputs == "real attacks"):
+            check_on_lattice(x, self.mechanism)
         if self.input_shape is None:
             self._plan_for(tuple(x.shape[1:]))  # a shape that the network refuses is not kept
             self.input_shape = tuple(x.shape[1:])

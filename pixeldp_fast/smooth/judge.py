@@ -21,11 +21,11 @@ from pixeldp_fast.smooth.probability import (
     probabilities,
     split_in_words,
 )
+from pixeldp_fast.smooth.soundness import REAL_ARITHMETIC, check_recorded
 from pixeldp_fast.stats.levels import planned_looks
 from pixeldp_fast.types import ABSTAIN, FloatArray, IntArray, Norm
 
 SCORES = ("argmax", "softmax")
-GUARANTEE = "real arithmetic"
 STOPS = ("fixed", "loss", "decided")
 MEAN_BOUND = "hoeffding+bernstein"  # of records that do not say; no other was made then
 
@@ -52,8 +52,8 @@ class Terms:
         Of stop="loss".
     mean_bound : str
         Of softmax scores; declared before the draws.
-    guarantee : str
-        "real arithmetic": the theorems are applied to ideal noise; float rounding is not covered.
+    guarantee, inputs, coordinates, tau, slack
+        For which program the claim holds, and what that costs: see `Soundness`.
     """
 
     mechanism: AbstractMechanism
@@ -73,9 +73,18 @@ class Terms:
     version: str
     competitor: str = "complement"
     stop: str = "fixed"
-    guarantee: str = GUARANTEE
+    guarantee: str = REAL_ARITHMETIC
     loss: float | None = None
     mean_bound: str = MEAN_BOUND
+    inputs: str = "real"
+    coordinates: int = 0
+    tau: float = 0.0
+    slack: float = 0.0
+
+    @property
+    def sound(self) -> str:
+        """"lattice": the claim is about the program that runs; or "real arithmetic"."""
+        return self.guarantee
 
     @property
     def sensitivity(self) -> float:
@@ -122,8 +131,9 @@ class Terms:
         radius_function(self.bound)
         if not all(type(v) is float and 0 < v < math.inf for _, v in self.sensitivities):
             raise ValueError("`sensitivities` must be finite and above 0")
-        if self.guarantee != GUARANTEE:
-            raise ValueError(f"`guarantee` must be {GUARANTEE!r}, the only one of this version")
+        check_recorded(
+            self.mechanism, self.guarantee, self.inputs, self.coordinates, self.tau, self.slack
+        )
         check_rules(self.scores, self.competitor, self.stop, self.loss, self.mean_bound)
 
     def to_dict(self) -> dict[str, Any]:
@@ -134,6 +144,9 @@ class Terms:
         plain["split"] = self.split
         plain["sensitivities"] = dict(self.sensitivities)
         plain["input_shape"] = list(self.input_shape)
+        if self.mechanism.lattice is None:  # then there is nothing to say
+            for name in ("inputs", "coordinates", "tau", "slack"):
+                del plain[name]
         return plain
 
     @classmethod
@@ -203,7 +216,9 @@ def radius_of(
 ) -> FloatArray:
     """The radius that p_lower > p_upper prove, by the bound of the terms or another."""
     bounded_by = radius_function(bound or terms.bound)
-    return bounded_by(terms.mechanism, p_lower, p_upper, terms.sensitivity)
+    return bounded_by(
+        terms.mechanism, p_lower, p_upper, terms.sensitivity, tau=terms.tau, slack=terms.slack
+    )
 
 
 def check_tallies(terms: Terms, selection: Tally, estimation: Tally) -> None:

@@ -1,0 +1,251 @@
+"""Every certificate says for which program it holds, and what that takes off its radius."""
+
+import json
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from pixeldp_fast import Certificates, Gaussian, Laplace, PixelDP, SmoothedClassifier, Uniform
+from pixeldp_fast.bounds import tight_radius
+from pixeldp_fast.errors import InvalidArgument, RecordError, UnsupportedModel
+from pixeldp_fast.noise.lattice import tau
+from pixeldp_fast.plan.plan import make_plan
+from pixeldp_fast.plan.rounding_budget import rounding_budget
+from pixeldp_fast.smooth.judge import Terms
+from pixeldp_fast.smooth.soundness import rounding_slack, soundness
+
+SHAPE = (2, 3, 3)
+LAW = Gaussian(0.25, lattice=255)
+
+
+def network(outputs=3, inputs=18):
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Flatten(), nn.Linear(inputs, outputs)).eval()
+
+
+def images(examples=2):
+    generator = torch.Generator().manual_seed(0)
+    return torch.randint(0, 256, (examples, *SHAPE), generator=generator).float() / 255
+
+
+def smoothed(mechanism=LAW, **more):
+    return SmoothedClassifier(network(), mechanism, num_classes=3, seed=3, **more)
+
+
+def certified(**more):
+    return smoothed(**more).certify(images(), n=1000, index=0)
+
+
+def behind_a_prefix(mechanism, **more):
+    torch.manual_seed(1)
+    prefix = nn.Conv2d(2, 4, 3, padding=1)
+    model = PixelDP(prefix, mechanism, network(inputs=36)).eval()
+    return SmoothedClassifier(model, num_classes=3, seed=3, **more)
+
+
+# --- what is stated ----------------------------------------------------------------------------
+
+
+def test_float_noise_holds_for_real_arithmetic_and_says_so():
+    terms = certified(mechanism=Gaussian(0.25)).terms
+    assert terms.sound == terms.guarantee == "real arithmetic"
+    assert (terms.tau, terms.slack, terms.coordinates, terms.inputs) == (0.0, 0.0, 0, "real")
+
+
+def test_lattice_noise_holds_for_the_program_and_says_so():
+    made = certified()
+    terms = made.terms
+    assert made.sound == made[0].sound == terms.sound == "lattice"
+    assert terms.mechanism.lattice == 255
+    assert terms.inputs == "lattice"
+    assert terms.coordinates == 18
+    assert terms.tau == tau(LAW, 18) > 0
+    assert terms.slack == 0.0
+
+
+@pytest.mark.parametrize(("law", "norm"), [(Gaussian, 2), (Laplace, 1)])
+@pytest.mark.parametrize(("inputs", "often"), [("lattice", 0), ("real attacks", 1), ("real", 2)])
+def test_slack_is_half_a_step_a_coordinate_once_or_twice(law, norm, inputs, often):
+    mechanism = law(0.25, lattice=255)
+    size = 18 if norm == 1 else math.sqrt(18)
+    exact = often * size / 2 / 255
+    slack = smoothed(mechanism=mechanism, inputs=inputs).terms(images()).slack
+    assert exact <= slack <= exact * (1 + 1e-10)
+
+
+def test_tau_and_slack_come_off_the_radius():
+    one = certified(inputs="real")
+    terms = one.terms
+    expected = tight_radius(LAW, one.p_lower, one.p_upper, tau=terms.tau, slack=terms.slack)
+    assert np.array_equal(one.radius, expected)
+    assert (one.radius < certified(inputs="real attacks").radius).all()
+    assert (certified(inputs="real attacks").radius < certified().radius).all()
+    assert (certified().radius < tight_radius(LAW, one.p_lower, one.p_upper)).all()
+
+
+def test_decisions_use_the_same_inequality():
+    x, radius = images(1), float(certified().radius[0])
+    asked = [0.8 * radius]
+    quick = smoothed().decide(x, asked, n_max=4000, index=0)
+    slow = smoothed(inputs="real").decide(x, asked, n_max=4000, index=0)
+    assert quick.status.tolist() == slow.status.tolist() == [[1]]
+    assert slow.draws[0] > quick.draws[0]  # the same draws, a larger target
+
+
+# --- what is refused ---------------------------------------------------------------------------
+
+
+def test_examples_off_the_declared_lattice_are_refused_with_a_way_out():
+    off = (images() + 0.001).clamp(0, 1)
+    with pytest.raises(
+        InvalidArgument, match=r"not on the lattice.*float\(\) / 255.*inputs='real'"
+    ):
+        smoothed().certify(off, n=10)
+    with pytest.raises(InvalidArgument, match="not on the lattice"):
+        smoothed().predict(off)
+    nearly = smoothed(inputs="real attacks")
+    with pytest.raises(InvalidArgument, match="not on the lattice"):
+        nearly.certify(off, n=10)
+    with pytest.raises(InvalidArgument, match="not on the lattice"):
+        nearly.count(off, 10)
+    assert nearly.predict(off).shape == (2,)  # an attack may be anywhere
+    assert smoothed(inputs="real").certify(off, n=1000).terms.sound == "lattice"
+
+
+def test_real_inputs_are_served_as_their_nearest_lattice_point():
+    rounded = smoothed(inputs="real")
+    off = (images() + 0.4 / 255).clamp(0, 1)
+    assert rounded.count(off, 200, index=0) == rounded.count(images(), 200, index=0)
+
+
+def test_classes_of_inputs_that_cannot_be_declared_are_refused():
+    with pytest.raises(InvalidArgument, match=r"floats has no lattice.*lattice=255"):
+        smoothed(mechanism=Gaussian(0.25), inputs="lattice")
+    with pytest.raises(InvalidArgument, match="one of lattice, real attacks, real"):
+        smoothed(inputs="bytes")
+    with pytest.raises(InvalidArgument, match="behind a prefix"):
+        behind_a_prefix(Gaussian(0.5, lattice=4096), inputs="lattice")
+    assert smoothed(mechanism=Uniform(0.5), inputs="real").inputs == "real"
+
+
+# --- behind a prefix ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("law", [Gaussian, Laplace])
+def test_behind_a_prefix_the_budget_is_the_slack(law):
+    classifier = behind_a_prefix(law(0.25, lattice=4096))
+    terms = classifier.terms(images())
+    off = rounding_budget(classifier.model.prefix, SHAPE, (0.0, 1.0)) + 0.5 / 4096
+    size = off.sum() if law is Laplace else np.sqrt((off**2).sum())
+    assert terms.sound == "lattice"
+    assert terms.inputs == "real"
+    assert terms.coordinates == 36
+    assert 2 * size <= terms.slack <= 2 * size * (1 + 1e-10)
+    assert terms.slack > rounding_slack(terms.mechanism, 36, "real")
+
+
+@pytest.mark.parametrize("backend", ["reference", "torch", "native"])
+def test_computed_centres_are_within_the_budget(backend):
+    """Of the real features, by fractions' stand-in: float64, 2^29 times finer than the budget."""
+    mechanism = Gaussian(0.25, lattice=4096)
+    classifier = behind_a_prefix(mechanism, backend=backend)
+    prefix = classifier.model.prefix
+    budget = rounding_budget(prefix, SHAPE, (0.0, 1.0))
+    terms = classifier.terms(images())
+    assert terms.backend == backend
+    x = images(3)
+    with torch.inference_mode():
+        exact = nn.functional.conv2d(
+            x.double(), prefix.weight.double(), prefix.bias.double(), padding=1
+        )
+        computed = prefix(x).double()
+    assert ((computed - exact).abs().flatten(1).numpy() <= budget).all()
+
+
+def test_what_a_prefix_needs_is_said():
+    with pytest.raises(InvalidArgument, match="input_range"):
+        behind_a_prefix(Gaussian(0.5, lattice=4096), input_range=None).certify(images(), n=10)
+    for coarse in (255, 2048, 5000):
+        with pytest.raises(UnsupportedModel, match="power of two of at least 4096"):
+            behind_a_prefix(Gaussian(0.5, lattice=coarse)).certify(images(), n=10)
+    with pytest.raises(InvalidArgument, match="outside the input range"):
+        behind_a_prefix(Gaussian(0.5, lattice=4096)).certify(images() + 1, n=10)
+
+
+def test_a_flatten_in_front_leaves_the_noise_on_the_image():
+    model = PixelDP(nn.Flatten(), LAW, nn.Linear(18, 3)).eval()
+    terms = SmoothedClassifier(model, num_classes=3).terms(images())
+    assert (terms.inputs, terms.slack, terms.coordinates) == ("lattice", 0.0, 18)
+
+
+def test_without_a_lattice_nothing_is_asked_of_the_prefix():
+    plan = make_plan(nn.Tanh().eval(), network(), SHAPE, 3)
+    assert soundness(plan, Gaussian(0.5), "real", None).guarantee == "real arithmetic"
+
+
+# --- the record --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("inputs", ["lattice", "real attacks", "real"])
+def test_records_come_back(tmp_path, inputs):
+    made = certified(inputs=inputs)
+    made.to_jsonl(tmp_path / "c.jsonl")
+    line = json.loads((tmp_path / "c.jsonl").read_text().splitlines()[0])["terms"]
+    assert line["guarantee"] == "lattice"
+    assert line["mechanism"] == {"law": "Gaussian", "sigma": 0.25, "lattice": 255}
+    assert (line["inputs"], line["coordinates"]) == (inputs, 18)
+    assert (line["tau"], line["slack"]) == (made.terms.tau, made.terms.slack)
+    back = Certificates.from_jsonl(tmp_path / "c.jsonl")
+    assert back.terms == made.terms
+    assert np.array_equal(back.radius, made.radius)
+    again = (c.recertify(bound="pixeldp").radius for c in (back, made))
+    assert np.array_equal(*again)
+
+
+def test_records_of_float_noise_say_nothing_of_a_lattice():
+    plain = certified(mechanism=Gaussian(0.25)).terms.to_dict()
+    assert plain["guarantee"] == "real arithmetic"
+    assert not {"tau", "slack", "inputs", "coordinates"} & plain.keys()
+    assert Terms.from_dict(plain).sound == "real arithmetic"
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("tau", 0.0),
+        ("tau", 1e-18),
+        ("tau", None),
+        ("slack", 0.0),
+        ("slack", 1e-3),
+        ("slack", math.inf),
+        ("slack", "0"),
+        ("inputs", "bytes"),
+        ("inputs", None),
+        ("coordinates", 17),
+        ("coordinates", 18.0),
+        ("guarantee", "real arithmetic"),
+        ("mechanism", {"law": "Gaussian", "sigma": 0.25}),
+        ("mechanism", {"law": "Gaussian", "sigma": 0.25, "lattice": 128}),
+    ],
+)
+def test_edited_records_are_refused(name, value):
+    record = certified(inputs="real").terms.to_dict()
+    with pytest.raises(RecordError, match="terms"):
+        Terms.from_dict(record | {name: value})
+
+
+def test_float_noise_cannot_be_recorded_as_lattice():
+    record = certified(mechanism=Gaussian(0.25)).terms.to_dict()
+    with pytest.raises(RecordError, match="guarantee"):
+        Terms.from_dict(record | {"guarantee": "lattice"})
+    with pytest.raises(RecordError, match="of a lattice"):
+        Terms.from_dict(record | {"tau": 1e-9})
+
+
+def test_terms_of_other_classes_of_inputs_do_not_mix():
+    terms = certified().terms
+    assert replace(terms, inputs="real attacks") != terms
