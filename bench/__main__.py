@@ -101,7 +101,7 @@ def main(arguments: Sequence[str] | None = None, prog: str = "python -m bench") 
         elif name == GPU and given.profile:
             gpu_profile.report(given.networks)
         elif name == GPU:
-            rows = gpu_run.run(given.networks)
+            rows = gpu_run.run(given.networks, given.minutes)
             Console(width=max(WIDTH, Console().width)).print(_table(rows))
         elif name == TUNE:
             slug, stamped = gpu_machine.present().slug, ledger.stamp()
@@ -133,11 +133,25 @@ def _parser(prog: str) -> argparse.ArgumentParser:
         help="one network of `engine` or `gpu`; may be repeated; default: all",
     )
     parser.add_argument(
+        "--minutes",
+        type=_minutes,
+        metavar="M",
+        help="with gpu: begin nothing that could end later; the next call goes on (3 calls of 10)",
+    )
+    parser.add_argument(
         "--profile",
         action="store_true",
         help="with gpu: print where the time goes, kernel by kernel",
     )
     return parser
+
+
+def _minutes(text: str) -> float:
+    """More than a unit can take."""
+    value = float(text)
+    if not 3.5 <= value < 1e6:
+        raise argparse.ArgumentTypeError(f"{text} is not at least 3.5: the longest unit takes 3")
+    return value
 
 
 def _one_of(names: Sequence[str]) -> Callable[[str], str]:

@@ -16,7 +16,7 @@ from pixeldp_fast.backends.tally import Tally
 from pixeldp_fast.bounds import tight_radius
 from pixeldp_fast.data import load
 from pixeldp_fast.models import checkpoint
-from pixeldp_fast.smooth.decide import UNDECIDED, DecisionRule, Statuses
+from pixeldp_fast.smooth.decide import UNDECIDED, DecisionRule, Statuses, looks
 from pixeldp_fast.smooth.stopping import drawn
 from pixeldp_fast.types import FloatArray, IntArray
 
@@ -58,8 +58,7 @@ def simulated(
         np.array(radii),
         radius,
         alpha=ALPHA,
-        cap=CAP,
-        granularity=16,
+        ends=tuple(looks(CAP, 16)),
     )
     draws = drawn(count, rule, len(p)).draws
     return rule.status, draws

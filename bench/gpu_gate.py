@@ -87,8 +87,8 @@ def _allowance(problem: GpuProblem, noisy: Tensor, exact: Tensor, dtype: torch.d
 
 def judge(contender: AbstractGpuContender, job: AbstractGpuJob, truth: GpuTruth) -> Verdict:
     """Compare outputs and votes on the truth's features, and votes of the package's own draws."""
-    exact, allowed = truth.exact, truth.allowed(contender.dtype)
-    found = job.outputs(truth.noisy).double()
+    exact, allowed = truth.exact[: job.gated], truth.allowed(contender.dtype)
+    found = job.outputs(truth.noisy[: job.gated]).double()
     if found.shape != exact.shape:
         return Verdict(float("inf"), (), f"outputs have the shape {tuple(found.shape)}")
     difference = float((found - exact).abs().max())

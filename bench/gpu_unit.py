@@ -1,7 +1,8 @@
 """One unit of the GPU measurement: a network in one dtype, gate first, contenders in turn.
 
-`python -m bench.gpu_unit CASE DTYPE` measures in a process of its own and prints the rows as JSON:
-a fault on the device, or a compiler that does not end, costs one unit and not the run.
+`python -m bench.gpu_unit CASE DTYPE NOTE SECONDS START` measures in a process of its own and prints
+the rows as JSON: a fault on the device, or a compiler that does not end, costs one unit and not the
+run.
 """
 
 from __future__ import annotations
@@ -11,7 +12,6 @@ import dataclasses
 import json
 import signal
 import sys
-import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -25,6 +25,7 @@ from bench.gate import Verdict
 from bench.gpu_cases import GpuCase
 from bench.gpu_contenders import AbstractGpuContender, AbstractGpuJob, GpuProblem, contenders
 from bench.gpu_machine import AbstractMachine, Ceilings, ceilings, present
+from bench.gpu_plan import GATED, REPEATS, TIMED, Budget
 from bench.ledger import Row
 from bench.timing import Times, ratio
 
@@ -32,11 +33,8 @@ CASE = "gpu"
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 OURS = "pixeldp_fast triton"
 COHEN = "Cohen's loop"
-COMPLETE = "complete"
-# Seconds of a unit: for preparing (compiling most of all), for one contender's, and for timing.
-PREPARING, ONE, TIMING = 110.0, 80.0, 40.0
-REPEATS = (5, 20)
-RUN = 0.5  # seconds of a timed run, about: slow contenders get fewer examples
+UNIT, COMPLETE = "unit", "complete"
+RUN = 0.25  # seconds of a timed run, about: slow contenders get fewer examples
 
 
 class OutOfTime(BaseException):
@@ -75,8 +73,13 @@ class Unit:
     ) -> Row:
         """A line of the ledger."""
         middle, low, high = value if isinstance(value, tuple) else (value, value, value)
-        label = f"{self.case.name}, {self.dtype}, {contender}"
-        return Row(CASE, label, metric, middle, low, high, unit, note)
+        name = label(self.case.name, self.dtype, contender)
+        return Row(CASE, name, metric, middle, low, high, unit, note)
+
+
+def label(case: str, dtype: str, contender: str) -> str:
+    """A contender of a unit as the ledger names it."""
+    return f"{case}, {dtype}, {contender}"
 
 
 def measure(
@@ -86,6 +89,7 @@ def measure(
     taking_part: Sequence[AbstractGpuContender] | None = None,
     repeats: tuple[int, int] = REPEATS,
     note: str = "",
+    budget: Budget | None = None,
 ) -> list[Row]:
     """All rows of a unit; the last says whether it is complete.
 
@@ -96,17 +100,20 @@ def measure(
     repeats : (least, most)
     note : str
         What the last row says of the code that was measured.
+    budget : Budget, optional
+        Of time; default: ten minutes from now.
 
     Guarantee
         A contender whose outputs or votes are wrong is named and not timed.
     """
+    budget = budget or Budget(600)
     unit = Unit(case, dtype, machine)
     tops = ceilings(machine, (DTYPES[dtype],))
     problem = GpuProblem.of(case, machine)
     chosen = contenders(DTYPES[dtype]) if taking_part is None else taking_part
-    _prepare(unit, problem, chosen)
-    _pass_gate(unit, problem)
-    times = _timed(unit, repeats)
+    _prepare(unit, problem, chosen, budget)
+    _pass_gate(unit, problem, budget)
+    times = _timed(unit, repeats, budget)
     rows = _ceiling_rows(unit, problem, tops)
     for entry in unit.entries:
         rows += _rows_of(unit, problem, entry, times, tops)
@@ -115,15 +122,16 @@ def measure(
         print(f"{case.name}, {dtype}: without {name}: {reason}", file=sys.stderr)
     absent = "; ".join(f"without {name}: {reason}" for name, reason in unit.missing.items())
     text = "; ".join(part for part in (note, machine.words, absent) if part)
-    return [*rows, unit.row("unit", COMPLETE, float(not unit.missing), "1", text)]
+    return [*rows, unit.row(UNIT, COMPLETE, float(not unit.missing), "1", text)]
 
 
-def _prepare(unit: Unit, problem: GpuProblem, chosen: Sequence[AbstractGpuContender]) -> None:
+def _prepare(
+    unit: Unit, problem: GpuProblem, chosen: Sequence[AbstractGpuContender], budget: Budget
+) -> None:
     """Every contender at its best chunk; those behind a guide take the guide's."""
-    start = time.monotonic()
     for contender in chosen:
         reason = contender.missing(problem)
-        left = min(PREPARING - (time.monotonic() - start), ONE)
+        left = budget.one
         if not reason and left <= 1:
             reason = "no time was left to prepare it; run the case again"
         if reason:
@@ -137,9 +145,12 @@ def _prepare(unit: Unit, problem: GpuProblem, chosen: Sequence[AbstractGpuConten
                 f"preparing took more than {left:.0f} s; what its compiler cached helps next time"
             )
         except Exception as error:  # whatever a compiler or a device raises costs one contender
-            cause = f"{type(error).__name__}: {error}".strip().split("\n")[0][:200]
-            unit.missing[contender.name] = cause
+            unit.missing[contender.name] = _cause(error)
         unit.machine.settle()
+
+
+def _cause(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}".strip().split("\n")[0][:200]
 
 
 def _best(unit: Unit, problem: GpuProblem, contender: AbstractGpuContender) -> Entry:
@@ -173,21 +184,30 @@ def examples_for(job: AbstractGpuJob, problem: GpuProblem, machine: AbstractMach
     return int(min(max(fitting, 1), problem.case.examples))
 
 
-def _pass_gate(unit: Unit, problem: GpuProblem) -> None:
+def _pass_gate(unit: Unit, problem: GpuProblem, budget: Budget) -> None:
     truth = gpu_gate.GpuTruth.of(problem)
     for entry in unit.entries:
-        entry.verdict = gpu_gate.judge(entry.contender, entry.job, truth)
-        if entry.verdict.fault:
-            unit.missing[entry.contender.name] = f"not timed, {entry.verdict.fault}"
-    unit.entries = [e for e in unit.entries if e.verdict is not None and not e.verdict.fault]
+        try:
+            with limited(max(budget.until(GATED), 1.0)):
+                entry.verdict = gpu_gate.judge(entry.contender, entry.job, truth)
+            fault = entry.verdict.fault
+        except OutOfTime:
+            fault = "the gate took too long; run the case again"
+        except Exception as error:  # as above
+            fault = _cause(error)
+        if fault:
+            entry.verdict = None
+            unit.missing[entry.contender.name] = f"not timed, {fault}"
+    unit.entries = [e for e in unit.entries if e.verdict is not None]
 
 
-def _timed(unit: Unit, repeats: tuple[int, int]) -> dict[str, Times]:
+def _timed(unit: Unit, repeats: tuple[int, int], budget: Budget) -> dict[str, Times]:
     """Contenders in turn, as often as the time allows; seconds are for all of the case's draws."""
     runs = {e.contender.name: partial(e.job.count, e.examples) for e in unit.entries}
     whole = {e.contender.name: unit.case.examples / e.examples for e in unit.entries}
     first = sum(unit.machine.seconds(run) for run in runs.values())
-    rounds = int(min(max(TIMING / max(first, 1e-9), repeats[0]), repeats[1]))
+    room = budget.until(TIMED)
+    rounds = int(min(max(room / max(first, 1e-9), repeats[0]), repeats[1]))
     seconds: dict[str, list[float]] = {name: [] for name in runs}
     for _ in range(rounds):
         for name, run in runs.items():
@@ -229,6 +249,7 @@ def _rows_of(
     )
     assert entry.verdict is not None
     flips = entry.verdict.flips
+    compared = min(unit.case.gate, entry.job.gated)
     rows = [
         unit.row(name, "rate", speed, "draws/s", note),
         unit.row(
@@ -241,12 +262,12 @@ def _rows_of(
             "largest error",
             entry.verdict.error,
             "1",
-            f"over the largest output, {unit.case.gate} draws against float64",
+            f"over the largest output, {compared} draws against float64",
         ),
         unit.row(
             name,
             "votes that differ",
-            100 * len(flips) / unit.case.gate,
+            100 * len(flips) / compared,
             "%",
             f"within rounding, draws {list(flips[:20])}",
         ),
@@ -299,8 +320,9 @@ def limited(seconds: float) -> Iterator[None]:
 
 def main() -> None:
     """Measure the unit named on the command line."""
-    name, dtype, note = sys.argv[1:]
-    rows = measure(gpu_cases.by_name(name), dtype, present(), note=note)
+    name, dtype, note, seconds, start = sys.argv[1:]
+    budget = Budget(float(seconds), float(start))
+    rows = measure(gpu_cases.by_name(name), dtype, present(), note=note, budget=budget)
     print(json.dumps([dataclasses.astuple(row) for row in rows]))
 
 

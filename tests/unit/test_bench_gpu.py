@@ -1,15 +1,27 @@
 """The GPU measurement, all of it, on the CPU: tiny networks, few draws, a clock of this machine."""
 
 import dataclasses
+import itertools
 import time
 
 import numpy as np
 import pytest
 import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from torch import nn
 
 from bench import __main__ as command
-from bench import gpu_cases, gpu_gate, gpu_profile, gpu_roofline, gpu_run, gpu_unit, ledger
+from bench import (
+    gpu_cases,
+    gpu_gate,
+    gpu_plan,
+    gpu_profile,
+    gpu_roofline,
+    gpu_run,
+    gpu_unit,
+    ledger,
+)
 from bench.gpu_cases import GpuCase
 from bench.gpu_contenders import Cohen, Compiled, Eager, GpuProblem, OursGpu, contenders
 from bench.gpu_machine import AbstractMachine, ceilings
@@ -233,6 +245,38 @@ def test_votes_of_other_draws_are_noticed():
     assert "votes of its own draws differ" in gpu_gate.judge(contender, job, truth).fault
 
 
+def test_a_graph_that_counts_other_votes_than_its_outputs_are_for_is_not_timed():
+    problem = GpuProblem.of(case(), Host())
+    contender = Compiled(torch.float32, "aot_eager", None)
+    job, truth = contender.prepare(problem, 64), gpu_gate.GpuTruth.of(problem)
+    verdict = gpu_gate.judge(contender, job, truth)
+    assert verdict.fault == ""
+    right = job._step
+
+    def planted(center, sigma):
+        votes, outputs = right(center, sigma)
+        return votes.roll(1), outputs
+
+    job._step = planted
+    with pytest.raises(RuntimeError, match="other votes"):
+        gpu_gate.judge(contender, job, truth)
+
+
+def test_a_gate_that_breaks_costs_its_contender_alone():
+    class Broken(Eager):
+        name = "broken"
+
+        def prepare(self, problem, chunk):
+            job = super().prepare(problem, chunk)
+            job.outputs = lambda noisy: noisy.no_such_thing
+            return job
+
+    rows = gpu_unit.measure(case(), "float32", Host(), (Cohen(), Broken(torch.float32)), (2, 2))
+    found = values(rows)
+    assert ("Cohen's loop", "rate") in found
+    assert "without broken: not timed, AttributeError" in found["unit", "complete"].note
+
+
 def test_what_does_not_prepare_costs_itself_alone():
     class Broken(Eager):
         name = "broken"
@@ -246,14 +290,9 @@ def test_what_does_not_prepare_costs_itself_alone():
         def prepare(self, problem, chunk):
             time.sleep(60)
 
-    ten = gpu_unit.ONE
-    try:
-        gpu_unit.ONE = 1.5
-        rows = gpu_unit.measure(
-            case(), "float32", Host(), (Cohen(), Broken(torch.float32), Slow(torch.float32)), (2, 2)
-        )
-    finally:
-        gpu_unit.ONE = ten
+    three = (Cohen(), Broken(torch.float32), Slow(torch.float32))
+    late = gpu_plan.Budget(10.0)  # of which preparing one takes 5 s at most, and all 7.4
+    rows = gpu_unit.measure(case(), "float32", Host(), three, (2, 2), budget=late)
     note = values(rows)["unit", "complete"].note
     assert "without broken: RuntimeError: the compiler" in note
     assert "without slow: preparing took more than" in note
@@ -317,9 +356,9 @@ def results(tmp_path, monkeypatch):
 def fake(asked, complete=1.0):
     """A measurement that notes what it was asked for."""
 
-    def measure(name, dtype, note):
-        asked.append((name, dtype))
-        label = f"{name}, {dtype}"
+    def measure(share, note):
+        asked.append(share.key)
+        label = f"{share.case}, {share.dtype}"
         if complete is None:
             return None
         return [
@@ -332,33 +371,136 @@ def fake(asked, complete=1.0):
 
 def test_what_is_in_the_ledger_is_not_measured_again(results, monkeypatch):
     asked = []
-    gpu_run.run(["mlp128"], Host(), fake(asked))
-    assert asked == [("mlp128", "float32"), ("mlp128", "bfloat16")]
+    gpu_run.run(["mlp128"], None, Host(), fake(asked))
+    assert asked == [("mlp128", "bfloat16"), ("mlp128", "float32")]
     assert [p.name for p in results.iterdir()] == ["host.csv"]
     rows = ledger.read()
     assert {row["hardware"] for row in rows} == {"host"}
     assert len(rows) == 4
-    gpu_run.run(["mlp128", "mlp784"], Host(), fake(asked))
-    assert asked[2:] == [("mlp784", "float32"), ("mlp784", "bfloat16")]
-    gpu_run.run([], Host(), fake(asked))
-    assert len(asked) == 2 * len(gpu_cases.CASES)
+    gpu_run.run(["mlp128", "mlp784"], None, Host(), fake(asked))
+    assert asked[2:] == [("mlp784", "bfloat16"), ("mlp784", "float32")]
+    gpu_run.run([], None, Host(), fake(asked))
+    assert sorted(asked) == sorted(share.key for share in gpu_plan.PLAN)
     monkeypatch.setattr(gpu_run, "fingerprint", lambda: "other code")
-    gpu_run.run(["mlp128"], Host(), fake(asked))
-    assert asked[-2:] == [("mlp128", "float32"), ("mlp128", "bfloat16")]
+    gpu_run.run(["mlp128"], None, Host(), fake(asked))
+    assert asked[-2:] == [("mlp128", "bfloat16"), ("mlp128", "float32")]
 
 
 @pytest.mark.parametrize("complete", [0.0, None])
 def test_a_unit_that_failed_or_lacks_a_contender_is_measured_again(results, complete, capsys):
     asked = []
     for _ in range(2):
-        gpu_run.run(["mlp128"], Host(), fake(asked, complete))
-        assert "to run again: mlp128, float32; mlp128, bfloat16" in capsys.readouterr().err
+        gpu_run.run(["mlp128"], None, Host(), fake(asked, complete))
+        assert "to run again: mlp128, bfloat16; mlp128, float32" in capsys.readouterr().err
     assert len(asked) == 4
 
 
-def test_a_unit_that_does_not_end_is_ended(monkeypatch, capsys):
-    monkeypatch.setattr(gpu_run, "LIMIT", 0.2)
-    assert gpu_run.in_a_process("mlp128", "float32", "code") is None
+def test_what_was_never_tried_goes_before_what_was_left_incomplete(results):
+    asked = []
+    gpu_run.run(["mlp784"], None, Host(), fake(asked, None))
+    gpu_run.run(["mlp784", "mlp128"], None, Host(), fake(asked))
+    assert [name for name, _ in asked] == ["mlp784"] * 2 + ["mlp128"] * 2 + ["mlp784"] * 2
+
+
+def test_the_plan_is_of_every_case_in_every_dtype():
+    every = {(c.name, dtype) for c in gpu_cases.CASES for dtype in gpu_unit.DTYPES}
+    assert {share.key for share in gpu_plan.PLAN} == every
+    assert len(gpu_plan.PLAN) == len(every)
+    assert all(share.seconds < 180 for share in gpu_plan.PLAN)
+    phases = [gpu_plan.ONE, gpu_plan.PREPARED, gpu_plan.GATED, gpu_plan.TIMED, 1.0]
+    assert phases == sorted(phases)
+    for part in gpu_plan.PARTS:
+        assert sum(share.seconds for share in part) <= 600 - gpu_plan.MARGIN
+
+
+class Clock:
+    """Time that passes where a test says so."""
+
+    def __init__(self):
+        self.now = 0.0
+
+    def __call__(self):
+        return self.now
+
+
+def calls_of(results, taken, complete=lambda key: 1.0):
+    """The units of each call of ten minutes, every unit taking its share times `taken(key)`."""
+    calls = []
+    while len(calls) < 10:
+        clock, asked = Clock(), []
+
+        def measure(share, note, clock=clock, asked=asked):
+            clock.now += share.seconds * taken(share.key)
+            assert clock.now <= 600 - gpu_plan.MARGIN
+            return fake(asked, complete(share.key))(share, note)
+
+        gpu_run.run([], 10.0, Host(), measure, clock)
+        if not asked:
+            return calls
+        calls.append(asked)
+    return calls
+
+
+def test_three_calls_of_ten_minutes_are_enough_for_all(results):
+    calls = calls_of(results, lambda key: 1.0)
+    assert calls == [[share.key for share in part] for part in gpu_plan.PARTS]
+
+
+@given(st.lists(st.floats(0.2, 1.0), min_size=14, max_size=14))
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=25)
+def test_faster_units_never_need_a_fourth_call(results, parts):
+    for path in results.glob("*"):
+        path.unlink()
+    taken = dict(zip((share.key for share in gpu_plan.PLAN), parts, strict=True))
+    calls = calls_of(results, taken.__getitem__)
+    assert len(calls) <= 3
+    assert sorted(itertools.chain(*calls)) == sorted(taken)
+
+
+def test_what_was_left_incomplete_is_tried_again_where_time_is_left(results):
+    ill = ("pixeldp_cnn", "bfloat16")
+    tries = []
+
+    def complete(key):
+        tries.append(key)
+        return 1.0 if key != ill or tries.count(ill) > 1 else None
+
+    calls = calls_of(results, lambda key: 0.9, complete)
+    assert len(calls) == 3
+    assert calls[0].count(ill) == 1
+    assert list(itertools.chain(*calls)).count(ill) == 2
+
+
+def test_a_plan_with_too_little_time_needs_a_fourth_call(results, monkeypatch):
+    """That the checks above can fail."""
+    more = tuple(dataclasses.replace(s, seconds=1.2 * s.seconds) for s in gpu_plan.PLAN)
+    monkeypatch.setattr(gpu_plan, "PLAN", more)
+    assert len(calls_of(results, lambda key: 1.0)) > 3
+
+
+def test_a_call_that_is_too_short_begins_nothing(results, capsys):
+    asked = []
+    assert gpu_run.run(["resnet110"], 1.0, Host(), fake(asked)) == []
+    assert asked == []
+    assert "to run again: resnet110, bfloat16" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        command.main(["gpu", "--minutes", "1"])
+    assert "the longest unit takes 3" in capsys.readouterr().err
+
+
+def test_a_budget_counts_from_the_start_of_the_process():
+    clock = Clock()
+    budget = gpu_plan.Budget(100.0, start=-20.0, clock=clock)
+    assert budget.until(0.5) == 30
+    assert budget.one == 50
+    clock.now = 40.0
+    assert budget.one == pytest.approx(14)
+    assert budget.until(0.5) < 0
+
+
+def test_a_unit_that_does_not_end_is_ended(capsys):
+    share = gpu_plan.Share("mlp128", "float32", 0.2)
+    assert gpu_run.in_a_process(share, "code") is None
     assert "stopped after" in capsys.readouterr().err
 
 
@@ -367,7 +509,8 @@ def test_without_a_gpu_it_says_so(results, capsys):
     for words in (["gpu"], ["gpu", "--case", "resnet20"], ["gpu", "--profile"], ["tune"]):
         with pytest.raises(SystemExit, match="NVIDIA GPU"):
             command.main(words)
-    assert gpu_run.in_a_process("mlp128", "float32", "code") is None
+    share = gpu_plan.Share("mlp128", "float32", 100.0)
+    assert gpu_run.in_a_process(share, "code") is None
     assert "failed with status 1" in capsys.readouterr().err
     assert not results.exists()
 
