@@ -5,6 +5,7 @@ Inputs and seeds are fresh at every run; a failure prints them.
 
 import copy
 import secrets
+import threading
 
 import numpy as np
 import pytest
@@ -14,9 +15,12 @@ from bench import gpu_cases
 from bench.gpu_gate import FLOORS
 from pixeldp_fast import SmoothedClassifier
 from pixeldp_fast.backends.arithmetic import in_arithmetic, stated_arithmetic
+from pixeldp_fast.backends.cuda import compiler
 from pixeldp_fast.backends.reduction import SoftmaxSums, Votes
 from pixeldp_fast.backends.tally import merge
+from pixeldp_fast.backends.triton import tuning
 from pixeldp_fast.backends.triton.backend import TritonBackend
+from pixeldp_fast.errors import MissingCompiler
 from pixeldp_fast.noise.sampling import noise_definition
 from pixeldp_fast.noise.stream import Purpose, Stream
 from pixeldp_fast.plan.plan import make_plan
@@ -174,13 +178,97 @@ def test_features_that_are_not_finite_are_counted_apart(stream):
     assert counts[1, -1] == 1000
 
 
-def test_auto_certifies_on_the_gpu():
+def test_it_certifies_where_it_is_named():
     case = gpu_cases.by_name("pixeldp_cnn")
     model = case.model(DEVICE)
-    smoothed = SmoothedClassifier(model, num_classes=case.classes, seed=1)
+    named = {"num_classes": case.classes, "seed": 1, "backend": "triton"}
+    smoothed = SmoothedClassifier(model, **named)
     certificates = smoothed.certify(case.images(4).to(DEVICE), n=10_000)
     assert certificates.terms.backend == "triton"
     assert torch.cuda.get_device_name(DEVICE) in certificates.terms.arithmetic
     assert (certificates.counts.sum(axis=1) == 10_000).all()
-    again = SmoothedClassifier(model, num_classes=case.classes, seed=1, dtype=torch.bfloat16)
+    again = SmoothedClassifier(model, dtype=torch.bfloat16, **named)
     assert "bfloat16" in again.certify(case.images(1).to(DEVICE), n=1000).terms.arithmetic
+    chosen = SmoothedClassifier(model, num_classes=case.classes, seed=1)
+    assert chosen.certify(case.images(1).to(DEVICE), n=1000).terms.backend == "torch"
+
+
+def test_the_suffix_runs_compiled_and_as_a_cuda_graph():
+    _, engine = prepared(gpu_cases.by_name("resnet20"), torch.bfloat16)
+    assert "compiled graph" in engine.arithmetic
+    assert engine._pipeline._replay is not None
+
+
+@pytest.mark.parametrize("name", ["mlp784", "resnet20"])
+def test_weights_edited_in_place_are_noticed_by_a_captured_graph(name, stream):
+    case = gpu_cases.by_name(name)
+    plan, engine = prepared(case, torch.float32)
+    x, index = fresh(case, stream, 1), np.array([0])
+    engine.run(x, index, stream, 0, 1000)
+    with torch.no_grad():
+        for weight in plan.suffix.parameters():
+            weight.mul_(1.01)
+    after = engine.run(x, index, stream, 0, 1000)
+    other = TritonBackend().prepare(plan, case.mechanism, Votes(case.classes), DEVICE)
+    assert other.run(x, index, stream, 0, 1000) == after
+    features = torch.randn(64, *plan.noise_shape, device=DEVICE)
+    with stated_arithmetic(DEVICE):
+        want = plan.suffix(features)
+    assert torch.allclose(engine.outputs(features), want, rtol=1e-4, atol=1e-4)
+
+
+def test_other_streams_and_threads_count_the_same(stream):
+    case = gpu_cases.by_name("pixeldp_cnn")
+    with torch.cuda.stream(torch.cuda.Stream(DEVICE)):
+        _, engine = prepared(case, torch.bfloat16)
+    x, index = fresh(case, stream, 1), np.array([3])
+    torch.cuda.synchronize(DEVICE)
+    alone = [engine.run(x, index, stream, 50_000 * i, 50_000) for i in range(6)]
+    found = [None] * 6
+
+    def count(i):
+        with torch.cuda.stream(torch.cuda.Stream(DEVICE)):
+            engine.outputs(torch.randn(300, *engine._plan.noise_shape, device=DEVICE))
+            found[i] = engine.run(x, index, stream, 50_000 * i, 50_000)
+
+    threads = [threading.Thread(target=count, args=(i,)) for i in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert found == alone
+
+
+@pytest.mark.skipif(torch.cuda.device_count() < 2, reason="there is one GPU")
+@pytest.mark.parametrize("name", ["mlp784", "resnet20"])
+def test_a_second_gpu_of_the_same_kind_counts_the_same(name, stream):
+    case, found = gpu_cases.by_name(name), []
+    for device in (torch.device("cuda:0"), torch.device("cuda:1")):
+        model = case.model(device)
+        plan = make_plan(model.prefix, model.suffix, case.input_shape, case.classes)
+        engine = TritonBackend().prepare(plan, case.mechanism, Votes(case.classes), device)
+        x = case.images(2).to(device)
+        found.append((engine.arithmetic, engine.run(x, np.arange(2), stream, 0, 5000)))
+        assert torch.cuda.current_device() == 0
+    if found[0][0] == found[1][0]:
+        assert found[0][1] == found[1][1]
+
+
+def test_the_cuda_prologue_makes_the_noise_where_the_table_names_it(stream):
+    try:
+        compiler.nvcc()
+    except MissingCompiler:
+        pytest.skip("nvcc is not installed")
+    case, n = gpu_cases.by_name("pixeldp_cnn"), 2000
+    line = {"kernel": "cuda_noise", "shape": "32x6272", "dtype": "float32", "config": {}}
+    with tuning.trial({**line, "device": torch.cuda.get_device_name(DEVICE)}):
+        plan, ours = prepared(case, torch.float32)
+    assert "cuda_noise()" in ours.arithmetic
+    _, triton = prepared(case, torch.float32)
+    x, index = fresh(case, stream, 2), np.array([3, 2**32 - 2])
+    moved = ours.run(x, index, stream, 0, n).counts - triton.run(x, index, stream, 0, n).counts
+    features, exact = definition(plan, case.mechanism, x[:1], 3, stream, n)
+    allowed = allowed_for(plan, features, exact, torch.float32)
+    best = exact.topk(2, dim=1).values
+    close = int((best[:, 0] - best[:, 1] <= 8 * allowed).sum())
+    assert abs(moved[0]).sum() <= 2 * close
