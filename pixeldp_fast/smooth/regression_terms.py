@@ -14,11 +14,11 @@ from pixeldp_fast.noise.mechanism import AbstractMechanism
 from pixeldp_fast.noise.registry import mechanism_from_dict
 from pixeldp_fast.noise.stream import checked_seed
 from pixeldp_fast.smooth.inputs import checked_alpha, checked_count
+from pixeldp_fast.smooth.soundness import REAL_ARITHMETIC, check_recorded
 from pixeldp_fast.types import ArrayLike, FloatArray, Norm
 
 BOUNDS = ("lemma2", "mean", "parts", "distribution", "quantile")
 MEAN_BOUNDS = {"betting": "betting", "bernstein": "empirical Bernstein", "hoeffding": "Hoeffding"}
-FLOATS, LATTICE = "real arithmetic", "lattice"
 
 
 @dataclass(frozen=True)
@@ -45,13 +45,10 @@ class RegressionTerms:
         Of the bound "quantile"; 0.5 is the median. Unused by the others, which are about the mean.
     sensitivities : tuple of (norm, value)
         Proved upper bounds of the prefix's sensitivity from each p-norm to the mechanism's norm.
-    tau, slack : float
-        Distance of the sampled law from the ideal one, and what rounding adds to the shift; 0 for
-        noise in floats, whose guarantee does not cover rounding.
     stop : str
         "fixed": the number of draws was chosen before the first one.
-    guarantee : str
-        "lattice": holds for the program that runs. "real arithmetic": for ideal noise.
+    guarantee, inputs, coordinates, tau, slack
+        For which program the claim holds, and what that costs: see `Soundness`.
     """
 
     mechanism: AbstractMechanism
@@ -77,7 +74,14 @@ class RegressionTerms:
     tau: float = 0.0
     slack: float = 0.0
     stop: str = "fixed"
-    guarantee: str = FLOATS
+    guarantee: str = REAL_ARITHMETIC
+    inputs: str = "real"
+    coordinates: int = 0
+
+    @property
+    def sound(self) -> str:
+        """"lattice": the claim is about the program that runs; or "real arithmetic"."""
+        return self.guarantee
 
     @property
     def sensitivity(self) -> float:
@@ -134,16 +138,11 @@ class RegressionTerms:
         self.reduction.check_draws(self.n)
         if not all(type(v) is float and 0 < v < math.inf for _, v in self.sensitivities):
             raise ValueError("`sensitivities` must be finite and above 0")
-        if not (0 <= self.tau <= 1 and 0 <= self.slack < math.inf):
-            raise ValueError("`tau` must lie in [0, 1] and `slack` be finite and at least 0")
-        paid = self.tau > 0 and self.slack > 0
-        if self.mechanism.lattice is not None and not paid:
-            raise ValueError("`tau` and `slack` must be above 0 for noise on a lattice")
+        check_recorded(
+            self.mechanism, self.guarantee, self.inputs, self.coordinates, self.tau, self.slack
+        )
         if self.stop != "fixed":
             raise ValueError("`stop` must be 'fixed', the only one of this version")
-        expected = guarantee_of(self.mechanism)
-        if self.guarantee != expected:
-            raise ValueError(f"`guarantee` must be {expected!r} for {self.mechanism}")
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values; the inverse of `from_dict`."""
@@ -184,11 +183,6 @@ _TYPES: dict[str, type] = {
     **dict.fromkeys(("backend", "arithmetic", "model_fingerprint", "version"), str),
     "clip": bool,
 }
-
-
-def guarantee_of(mechanism: AbstractMechanism) -> str:
-    """Which guarantee noise of this mechanism gives."""
-    return FLOATS if mechanism.lattice is None else LATTICE
 
 
 def checked_radii(radii: ArrayLike) -> tuple[float, ...]:

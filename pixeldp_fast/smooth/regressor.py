@@ -15,7 +15,6 @@ from pixeldp_fast.models.fingerprint import fingerprint
 from pixeldp_fast.noise.mechanism import AbstractMechanism
 from pixeldp_fast.noise.stream import Purpose, Stream, check_draws
 from pixeldp_fast.smooth.inputs import InputRange, checked_alpha, checked_count
-from pixeldp_fast.smooth.lattice_budget import lattice_budget
 from pixeldp_fast.smooth.regression_judge import outside
 from pixeldp_fast.smooth.regression_record import Intervals
 from pixeldp_fast.smooth.regression_terms import (
@@ -23,7 +22,12 @@ from pixeldp_fast.smooth.regression_terms import (
     check_choices,
     checked_output,
     checked_radii,
-    guarantee_of,
+)
+from pixeldp_fast.smooth.soundness import (
+    CERTIFYING,
+    check_declared,
+    checked_inputs,
+    soundness,
 )
 from pixeldp_fast.smooth.source import Source
 from pixeldp_fast.smooth.structure import as_pixeldp, sensitivities
@@ -53,7 +57,7 @@ class SmoothedRegressor:
     bins : int
         Cells of the histogram behind the bounds "distribution" and "quantile": a cell is how much
         they lose to rounding.
-    input_shape, backend, dtype, seed, device, input_range, tile
+    input_shape, backend, dtype, seed, device, input_range, tile, inputs
         As for `SmoothedClassifier`.
 
     Guarantee
@@ -78,12 +82,14 @@ class SmoothedRegressor:
         device: torch.device | str | None = None,
         input_range: InputRange | None = (0.0, 1.0),
         tile: int | None = None,
+        inputs: str | None = None,
     ) -> None:
         self.reduction = checked_output(low, high, non_finite, bins)
         if not isinstance(clip, bool):
             raise InvalidArgument(f"`clip` must be True or False, got {clip!r}.")
         self.clip = clip
         self.model = as_pixeldp(model, mechanism)
+        self.inputs = checked_inputs(inputs, self.model.mechanism, self.model.prefix)
         self._source = Source(
             self.model,
             self.reduction,
@@ -138,6 +144,8 @@ class SmoothedRegressor:
         n, first_draw = checked_count("n", n, 0), checked_count("first_draw", first_draw, 0)
         check_draws(first_draw, n)
         self._source.check_examples(x)
+        certified = purpose in CERTIFYING
+        check_declared(x, self.mechanism, self.inputs, certified=certified)
         addresses = self._source.addresses(index, len(x))
         engine = self._source.engine()[1]
         return engine.run(x, addresses, Stream(self.seed, purpose), first_draw, n)
@@ -231,12 +239,12 @@ class SmoothedRegressor:
         self.reduction.check_draws(n)
         source = self._source
         source.check_examples(x)
+        check_declared(x, self.mechanism, self.inputs, certified=True)
         plan = source.plan(fresh=True)
         weights = fingerprint(self.model)
         name, engine = source.engine(fresh=weights != self._checked_weights)
         engine.renew()
         self._checked_weights = weights
-        tau, slack = lattice_budget(plan, self.mechanism, x)
         return RegressionTerms(
             mechanism=self.mechanism,
             norm=asked,
@@ -258,9 +266,7 @@ class SmoothedRegressor:
             arithmetic=engine.arithmetic,
             model_fingerprint=weights,
             version=__version__,
-            tau=tau,
-            slack=slack,
-            guarantee=guarantee_of(self.mechanism),
+            **vars(soundness(plan, self.mechanism, self.inputs, source.input_range)),
         )
 
     def _check_unchanged(self, terms: RegressionTerms) -> None:

@@ -462,9 +462,10 @@ def test_tau_and_slack_widen_every_interval():
             assert (verdict.upper > plain.upper).all()
 
 
-def test_lattice_noise_pays_for_its_law_and_for_rounding():
+def test_lattice_noise_pays_for_its_law_and_for_rounding(tmp_path):
     x = torch.round(examples(4) * 255) / 255
-    found = smoothed_by(Gaussian(SIGMA, lattice=255)).certify(x, RADII, n=2000, index=0)
+    regressor = smoothed_by(Gaussian(SIGMA, lattice=255), inputs="real attacks")
+    found = regressor.certify(x, RADII, n=2000, index=0)
     terms = found.terms
     assert terms.guarantee == "lattice"
     assert 0 < terms.tau < 1e-15
@@ -475,23 +476,34 @@ def test_lattice_noise_pays_for_its_law_and_for_rounding():
         assert (reached.max(axis=1) <= found.upper[:, r]).all()
     free = judge_regression(replace(terms, tau=0.0, slack=0.0), found.tally)
     assert (found.lower < free.lower).all()
-    between = smoothed_by(Gaussian(SIGMA, lattice=255)).terms(x + 0.5 / 255 - 1e-6, 0.1, n=10)
-    assert between.slack == pytest.approx(2 * np.sqrt(3) / 510, rel=1e-3)
     with pytest.raises(ValueError, match="`tau`"):
         replace(terms, tau=0.0).check()
+    found.to_jsonl(tmp_path / "lattice.jsonl")
+    assert Intervals.from_jsonl(tmp_path / "lattice.jsonl").terms == terms
 
 
-def test_lattice_noise_in_the_1_norm():
-    x = torch.round(examples(2) * 255) / 255
-    terms = smoothed_by(Laplace(SIGMA, lattice=255)).terms(x, 0.1, n=10)
-    assert terms.slack == pytest.approx(3 / 510, rel=1e-3)
+def test_lattice_noise_takes_what_was_declared():
+    law = Laplace(SIGMA, lattice=255)
+    on = torch.round(examples(2) * 255) / 255
+    off = on.clamp(0.1, 0.9) + 0.3 / 255
+    assert smoothed_by(law).terms(on, 0.1, n=10).slack == 0.0
+    assert smoothed_by(law, inputs="real").terms(off, 0.1, n=10).slack == pytest.approx(3 / 255)
+    for inputs in ("lattice", "real attacks"):
+        with pytest.raises(InvalidArgument, match="not on the lattice"):
+            smoothed_by(law, inputs=inputs).certify(off, 0.1, n=10)
+    with pytest.raises(InvalidArgument, match="`inputs`"):
+        smoothed(inputs="lattice")
 
 
-def test_lattice_noise_behind_a_prefix_is_refused():
-    model = PixelDP(nn.Linear(3, 3), Gaussian(SIGMA, lattice=255), Linear()).eval()
-    regressor = SmoothedRegressor(model, low=LOW, high=HIGH, clip=True, backend="torch")
-    with pytest.raises(UnsupportedModel, match="prefix"):
-        regressor.certify(examples(1), 0.1, n=10)
+def test_lattice_noise_behind_a_prefix_has_its_rounding_budget():
+    def behind(levels):
+        model = PixelDP(nn.Linear(3, 3), Gaussian(SIGMA, lattice=levels), Linear()).eval()
+        return SmoothedRegressor(model, low=LOW, high=HIGH, clip=True, backend="torch")
+
+    terms = behind(4096).terms(examples(1), 0.1, n=10)
+    assert terms.slack >= np.sqrt(3) / 4096
+    with pytest.raises(UnsupportedModel, match="power of two"):
+        behind(255).certify(examples(1), 0.1, n=10)
 
 
 def test_the_estimate_uses_exact_sums():
