@@ -23,6 +23,7 @@ from pixeldp_fast.cli.console import show_error, show_note
 from pixeldp_fast.cli.demo import demo
 from pixeldp_fast.cli.doctor import doctor
 from pixeldp_fast.cli.predict import predict
+from pixeldp_fast.cli.regress import regress
 from pixeldp_fast.cli.report import report
 from pixeldp_fast.cli.train import train
 from pixeldp_fast.cli.verify import verify
@@ -103,7 +104,7 @@ def _help(command: Callable[..., None]) -> str:
     return re.sub(r"(?<!\n)\n(?!\n)", " ", inspect.cleandoc(command.__doc__ or ""))
 
 
-for _command in (demo, train, certify, predict, verify, report, doctor):
+for _command in (demo, train, certify, predict, regress, verify, report, doctor):
     app.command(help=_help(_command))(_command)
 app.command(
     help=_help(bench),

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from pixeldp_fast.errors import InvalidArgument
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sized
 
     import torch
 
@@ -199,7 +199,7 @@ def open_data(spec: str, split: str, root: Path | None) -> Dataset:
     return open_dataset(spec, split, root)
 
 
-def chosen(dataset: Dataset, skip: int, stop: int) -> IntArray:
+def chosen(dataset: Sized, skip: int, stop: int) -> IntArray:
     """The positions that --skip and --max leave: every skip-th one, before the position `stop`."""
     import numpy as np
 
