@@ -181,9 +181,9 @@ def noise_definition(
 ) -> FloatArray:
     """The noise as it is defined: float64 [B, n, coordinates], from NumPy's words."""
     if mechanism.lattice is not None:
-        return _lattice_definition(mechanism, stream, index, first_draw, n, coordinates) / float(
-            mechanism.lattice
-        )
+        steps = _lattice_definition(mechanism, stream, index, first_draw, n, coordinates)
+        values: FloatArray = steps / float(mechanism.lattice)
+        return values
     words = words_numpy(stream, index, first_draw, n, blocks_for(coordinates))
     unit: FloatArray = mechanism.unit_noise(words, np)
     return mechanism.noise_scale * unit[..., :coordinates]

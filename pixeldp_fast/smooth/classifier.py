@@ -34,14 +34,11 @@ from pixeldp_fast.smooth.inputs import (
 )
 from pixeldp_fast.smooth.judge import Terms, check_scores
 from pixeldp_fast.smooth.request import checked_request, reduction
+from pixeldp_fast.smooth.soundness import CERTIFYING, check_declared, checked_inputs, soundness
 from pixeldp_fast.smooth.stopping import AbstractRule, LossRule, drawn
-from pixeldp_fast.smooth.soundness import check_on_lattice, checked_inputs, soundness
 from pixeldp_fast.smooth.structure import as_pixeldp, check_unaltered, sensitivities
 from pixeldp_fast.smooth.vote import predicted_classes
 from pixeldp_fast.types import ArrayLike, FloatArray, IntArray
-
-
-CERTIFYING = (Purpose.SELECTION, Purpose.ESTIMATION)
 
 
 class SmoothedClassifier:
@@ -404,8 +401,7 @@ class SmoothedClassifier:
 
     def _check_examples(self, x: Any, *, certified: bool = True) -> None:
         checked_examples(x, self.input_shape, self.input_range, self.device)
-        if self.inputs == "lattice" or (certified and self.inputs == "real attacks"):
-            check_on_lattice(x, self.mechanism)
+        check_declared(x, self.mechanism, self.inputs, certified=certified)
         if self.input_shape is None:
             self._plan_for(tuple(x.shape[1:]))  # a shape that the network refuses is not kept
             self.input_shape = tuple(x.shape[1:])

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from pixeldp_fast.errors import InvalidArgument, UnsupportedModel
 from pixeldp_fast.noise.lattice import on_lattice, tau
 from pixeldp_fast.noise.mechanism import AbstractMechanism
+from pixeldp_fast.noise.stream import Purpose
 from pixeldp_fast.plan.layers import leaves
 from pixeldp_fast.plan.plan import Plan
 from pixeldp_fast.plan.rounding_budget import rounding_budget
@@ -23,6 +24,7 @@ INPUTS = ("lattice", "real attacks", "real")
 # How often half a step per coordinate is lost to rounding: at the example, and at the attack.
 _ROUNDED = dict(zip(INPUTS, (0, 1, 2), strict=True))
 COARSEST_BEHIND_PREFIX = 2**12
+CERTIFYING = (Purpose.SELECTION, Purpose.ESTIMATION)  # of draws around an example of a claim
 
 
 @dataclass(frozen=True)
@@ -170,8 +172,15 @@ def check_recorded(
         raise ValueError(f"`slack` must be finite and at least {least!r} for these inputs")
 
 
-def check_on_lattice(x: Tensor, mechanism: AbstractMechanism) -> None:
-    """Refuse examples that are not what the certificate is declared to be about."""
+def check_declared(
+    x: Tensor, mechanism: AbstractMechanism, inputs: str, *, certified: bool
+) -> None:
+    """Refuse inputs that are not what claims are declared to be about.
+
+    `certified`: whether claims are made around `x`, or `x` may itself be an attacked input.
+    """
+    if inputs == "real" or (inputs == "real attacks" and not certified):
+        return
     levels = mechanism.lattice
     assert levels is not None
     if not on_lattice(x.detach().cpu().numpy().astype(np.float32), levels):

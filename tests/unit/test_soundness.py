@@ -9,13 +9,22 @@ import pytest
 import torch
 from torch import nn
 
-from pixeldp_fast import Certificates, Gaussian, Laplace, PixelDP, SmoothedClassifier, Uniform
+from pixeldp_fast import (
+    Certificates,
+    Gaussian,
+    Laplace,
+    PixelDP,
+    SmoothedClassifier,
+    SmoothedRegressor,
+    Uniform,
+)
 from pixeldp_fast.bounds import tight_radius
 from pixeldp_fast.errors import InvalidArgument, RecordError, UnsupportedModel
 from pixeldp_fast.noise.lattice import tau
 from pixeldp_fast.plan.plan import make_plan
 from pixeldp_fast.plan.rounding_budget import rounding_budget
 from pixeldp_fast.smooth.judge import Terms
+from pixeldp_fast.smooth.regression_terms import RegressionTerms
 from pixeldp_fast.smooth.soundness import rounding_slack, soundness
 
 SHAPE = (2, 3, 3)
@@ -94,6 +103,28 @@ def test_decisions_use_the_same_inequality():
     slow = smoothed(inputs="real").decide(x, asked, n_max=4000, index=0)
     assert quick.status.tolist() == slow.status.tolist() == [[1]]
     assert slow.draws[0] > quick.draws[0]  # the same draws, a larger target
+
+
+@pytest.mark.parametrize(("inputs", "often"), [("lattice", 0), ("real attacks", 1), ("real", 2)])
+def test_regressors_state_and_pay_the_same(inputs, often):
+    net = nn.Sequential(network(outputs=1), nn.Sigmoid()).eval()
+    made, plain = (
+        SmoothedRegressor(net, law, low=0.0, high=1.0, seed=3, inputs=declared)
+        for law, declared in ((LAW, inputs), (Gaussian(0.25), None))
+    )
+    found = made.certify(images(), [0.0, 0.1], n=500, index=0)
+    terms = found.terms
+    assert terms.sound == "lattice"
+    assert (terms.inputs, terms.coordinates, terms.tau) == (inputs, 18, tau(LAW, 18))
+    assert terms.slack == pytest.approx(often * math.sqrt(18) / 2 / 255, rel=1e-9)
+    assert RegressionTerms.from_dict(terms.to_dict()) == terms
+    for name, value in (("tau", 0.0), ("slack", -1.0), ("guarantee", "real arithmetic")):
+        with pytest.raises(RecordError, match="terms"):
+            RegressionTerms.from_dict(terms.to_dict() | {name: value})
+    assert plain.certify(images(), 0.1, n=500, index=0).terms.sound == "real arithmetic"
+    if inputs != "real":
+        with pytest.raises(InvalidArgument, match="not on the lattice"):
+            made.certify(images() * 0.999, 0.1, n=500)
 
 
 # --- what is refused ---------------------------------------------------------------------------
