@@ -17,8 +17,15 @@ from pixeldp_fast.backends.triton import engine, kernels, tuning
 from pixeldp_fast.backends.triton.backend import graph_of
 from pixeldp_fast.backends.triton.runs import AbstractKernel, ForeignRun, Run, Target, taken
 from pixeldp_fast.backends.triton.suffix import GraphModule
-from pixeldp_fast.errors import CompilationFailed, MissingCompiler, UnsupportedModel
-from pixeldp_fast.noise.sampling import add_noise
+from pixeldp_fast.backends.triton.whole import WholeNetwork
+from pixeldp_fast.errors import (
+    CompilationFailed,
+    MissingCompiler,
+    UnsupportedBackend,
+    UnsupportedModel,
+)
+from pixeldp_fast.noise.sampling import add_noise, noise_definition
+from pixeldp_fast.noise.stream import Purpose, Stream
 from pixeldp_fast.plan.interpret import interpret
 from pixeldp_fast.plan.ops import Convolution, Graph
 from tests.helpers.networks import K, examples, plan_of
@@ -159,6 +166,64 @@ def test_operators_of_foreign_runs_say_what_they_do():
     torch.library.opcheck(torch.ops.pixeldp_fast.foreign.default, (inputs, run._number, run._shape))
     network = GraphModule(graph, torch.float32, CPU)
     assert "fake" not in network.words
+
+
+class FakeWhole(AbstractKernel):
+    """Everything from the noise to the count, by the definitions."""
+
+    name = "fake whole"
+
+    def __init__(self):
+        self.calls = []
+
+    def claim(self, graph, first, target):
+        return len(graph.nodes)
+
+    def supports(self, run, target):
+        return Support(True)
+
+    def prepare(self, run, target):
+        def count(center, address, draws, table, scores):
+            self.calls.append((tuple(center.shape), address.tolist(), draws, tuple(table.shape)))
+            law, stream = Gaussian(draws.scale), Stream(draws.seed, Purpose(draws.purpose))
+            for b, word in enumerate(address.tolist()):
+                noise = noise_definition(
+                    law, stream, [word], draws.first_draw, draws.n, center.shape[1]
+                )
+                noisy = (center[b] + torch.from_numpy(noise[0]).float()).view(-1, 4, 6, 6)
+                table[b] += Votes(K).reduce(interpret(run.graph, noisy))
+
+        return WholeNetwork(count, "fake whole")
+
+
+@interpreted
+def test_a_kernel_may_take_everything_from_the_noise_to_the_count(monkeypatch):
+    plan = plan_of(residual)
+    x, index = examples(plan, 2), np.array([3, 1])
+    plain = prepared(plan, Votes(K)).run(x, index, STREAM, 7, 130)
+    fake = FakeWhole()
+    monkeypatch.setattr(kernels, "WHOLES", (fake,))
+    made = prepared(plan, Votes(K))
+    assert made.arithmetic.endswith(" fake whole")
+    tally = made.run(x, index, STREAM, 7, 130)
+    assert np.abs(tally.counts - plain.counts).sum() <= 2
+    center, address, draws, table = fake.calls[-1]
+    assert (center, address, table) == ((2, 144), [3, 1], (2, K + 1))
+    assert (draws.first_draw, draws.n, draws.examples, draws.first_row) == (7, 130, 2, 0)
+
+
+@interpreted
+def test_a_kernel_that_counts_other_votes_is_refused(monkeypatch):
+    class OneClass(FakeWhole):
+        def prepare(self, run, target):
+            def count(center, address, draws, table, scores):
+                table[:, 0] += draws.n
+
+            return WholeNetwork(count, "one class")
+
+    monkeypatch.setattr(kernels, "WHOLES", (OneClass(),))
+    with pytest.raises(UnsupportedBackend, match="the head's kernel counts"):
+        prepared(plan_of(residual), Votes(K))
 
 
 def line(kernel, shape, **config):

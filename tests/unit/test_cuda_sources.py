@@ -201,6 +201,13 @@ def test_a_failed_compile_says_what_the_compiler_said(cache, with_nvcc, small):
     assert list(cache.iterdir()) == []
 
 
+def test_a_cache_that_cannot_be_written_has_a_name(tmp_path, with_nvcc, small, monkeypatch):
+    (tmp_path / "file").write_text("in the way of a folder")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+    with pytest.raises(CompilationFailed, match=r"cannot be written .*XDG_CACHE_HOME"):
+        compiler.library("small", "80", folder=small)
+
+
 def test_a_missing_compiler_has_a_name(cache, monkeypatch, tmp_path):
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.setenv("CUDA_HOME", str(tmp_path))

@@ -120,14 +120,20 @@ def library(name: str, target: str, *, folder: Path | None = None) -> Path:
     path = cached / f"{name}-sm_{target}-{key(folder, target, compiler)}.so"
     if path.exists():
         return path
-    cached.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f".{name}-", dir=cached) as scratch:
-        made = Path(scratch) / path.name
-        done = _run(command(compiler, folder / "cuda" / f"{name}.cu", folder, target, made))
-        log = Path(scratch) / "log"
-        log.write_text(done.stderr)
-        os.replace(log, path.with_suffix(".log"))  # registers and spills of every kernel
-        os.replace(made, path)
+    try:
+        cached.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=f".{name}-", dir=cached) as scratch:
+            made = Path(scratch) / path.name
+            done = _run(command(compiler, folder / "cuda" / f"{name}.cu", folder, target, made))
+            log = Path(scratch) / "log"
+            log.write_text(done.stderr)
+            os.replace(log, path.with_suffix(".log"))  # registers and spills of every kernel
+            os.replace(made, path)
+    except OSError as error:
+        raise CompilationFailed(
+            f"Compiled kernels are kept in {cached}, which cannot be written ({error}); set "
+            "XDG_CACHE_HOME to a folder that can."
+        ) from error
     return path
 
 
@@ -146,7 +152,12 @@ def _run(arguments: Sequence[str]) -> subprocess.CompletedProcess[str]:
     """The compiler's answer, or its words as an error."""
     try:
         done = subprocess.run(
-            arguments, capture_output=True, text=True, check=False, timeout=TIMEOUT
+            arguments,
+            capture_output=True,
+            text=True,
+            errors="replace",  # compilers quote sources and paths
+            check=False,
+            timeout=TIMEOUT,
         )
     except (OSError, subprocess.TimeoutExpired) as error:
         raise CompilationFailed(f"{arguments[0]} cannot be run to an end: {error}") from error

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -19,7 +20,7 @@ from pixeldp_fast.backends.triton.fused import Scores, fused_head
 from pixeldp_fast.backends.triton.runs import Target, taken
 from pixeldp_fast.backends.triton.segments import split_head
 from pixeldp_fast.backends.triton.suffix import GraphModule
-from pixeldp_fast.backends.triton.whole import Whole, whole
+from pixeldp_fast.backends.triton.whole import Whole
 from pixeldp_fast.noise.mechanism import AbstractMechanism
 from pixeldp_fast.plan.ops import Graph
 from pixeldp_fast.plan.plan import Plan
@@ -75,10 +76,14 @@ def assembled(
     With `compiling`, the network's first call compiles it, and raises where that fails.
     """
     scores = scores_of(reduction)
-    single = whole(graph, scores, target)
-    compiling = compiling and single is None
-    parts = _parts(plan, graph, reduction, target, scores, compiling)
-    return parts if single is None else replace(parts, whole=single[0], words=single[1])
+    found = None
+    if graph is not None and scores is not None:
+        found = taken(kernels.WHOLES, graph, -1, target)
+    if found is None or scores is None:
+        return _parts(plan, graph, reduction, target, scores, compiling)
+    parts = _parts(plan, graph, reduction, target, scores, compiling=False)
+    _, single = found
+    return replace(parts, whole=partial(single.count, scores=scores), words=single.words)
 
 
 def _parts(
