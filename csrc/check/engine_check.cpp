@@ -10,6 +10,7 @@
 #include <cstring>
 #include <vector>
 
+#include "pixeldp/lattice.h"
 #include "pixeldp/philox.h"
 #include "pixeldp/smooth.h"
 
@@ -216,6 +217,43 @@ void noise_trial(const char* isa) {
   }
 }
 
+// The same for a lattice, and every row against words and a search of its own.
+void lattice_trial(const char* isa) {
+  const std::vector<std::uint64_t> thresholds = {1,          1ull << 20, 1ull << 62, 3ull << 62,
+                                                 ~0ull - 99, ~0ull};
+  const pixeldp::LatticeTable table(thresholds, 255);
+  const pixeldp::Lattice lattice = table.view();
+  const pixeldp::Kernels kernels = pixeldp::select_kernels(isa);
+  for (const Shape& shape : {Shape{1, 1, 1}, Shape{2, 3, 3}, Shape{3, 19, 27}}) {
+    const std::int64_t size = shape.size(), draws = 21;
+    Network network(kernels, shape, 1.0f);
+    network.finish(0);
+    const std::uint32_t index = 9;
+    const std::vector<float> center(static_cast<std::size_t>(size), 7.0f);
+    std::vector<float> row(center.size()), found(center.size() * 21);
+    const pixeldp::Draws asked = {
+        {pixeldp::Law::gaussian, 0.7f, &lattice}, 3, 1, 40, 1, draws, &index, center.data()};
+    pixeldp::outputs_of_draws(network, asked, {2, 0}, never, found.data());
+    for (std::int64_t draw = 0; draw < draws; ++draw) {
+      const auto word = static_cast<std::uint32_t>(draw) + 40;
+      kernels.add_lattice(lattice, {3, 1, index, word, size}, center.data(), row.data());
+      const float* ours = found.data() + draw * size;
+      check(std::equal(row.begin(), row.end(), ours), "other lattice noise in the engine",
+            static_cast<int>(draw), isa);
+      for (std::int64_t j = 0; j < size; ++j) {
+        const auto block = static_cast<std::uint32_t>(j / 2);
+        const pixeldp::Block words = pixeldp::philox({{block, word, index, 1}}, 3, 0);
+        const std::uint64_t w = static_cast<std::uint64_t>(words.w[j % 2 * 2]) << 32 |
+                                words.w[j % 2 * 2 + 1];
+        const auto below = std::upper_bound(thresholds.begin(), thresholds.end(), w);
+        const auto noise = static_cast<std::int32_t>(below - thresholds.begin()) - 3;
+        check(row[static_cast<std::size_t>(j)] == static_cast<float>(7 + noise) / 255.0f,
+              "a lattice value differs", static_cast<int>(j), isa);
+      }
+    }
+  }
+}
+
 }  // namespace
 
 int main() {
@@ -223,6 +261,7 @@ int main() {
   for (const char* isa : {"portable", "avx2", "avx512"}) {
     if (pixeldp::select_kernels(isa).isa == nullptr) continue;
     noise_trial(isa);
+    lattice_trial(isa);
     for (int number = 0; number < 40; ++number, ++trials) trial(number, isa);
   }
   std::printf("%d networks agree with float64\n", trials);
