@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
+import numpy.typing as npt
 
 from pixeldp_fast import rounding
 from pixeldp_fast.errors import InvalidArgument
@@ -61,9 +64,12 @@ def lower_rank(n: int, p: ArrayLike, alpha: float) -> IntArray:
         claim is false only if they are fewer than the rank.
     """
     draws, share = _checked(n, p)
+
     # Clopper-Pearson's upper bound for k hits is the p at which at most k are as rare as alpha.
-    below = clopper_pearson_upper(np.arange(draws), draws, alpha)  # for ranks 1 to n; rising
-    return np.searchsorted(below, share, side="right").astype(np.int64)
+    def holds(rank: IntArray) -> npt.NDArray[np.bool_]:
+        return clopper_pearson_upper(rank - 1, draws, alpha) <= share
+
+    return _last_holding(holds, draws, share.shape)
 
 
 def upper_rank(n: int, p: ArrayLike, alpha: float) -> IntArray:
@@ -82,8 +88,24 @@ def upper_rank(n: int, p: ArrayLike, alpha: float) -> IntArray:
         As for `lower_rank`: the draws below the p-quantile are at most Binomial(n, p).
     """
     draws, share = _checked(n, p)
-    above = clopper_pearson_lower(np.arange(1, draws + 1), draws, alpha)  # for ranks 1 to n
-    return (np.searchsorted(above, share, side="left") + 1).astype(np.int64)
+
+    def misses(rank: IntArray) -> npt.NDArray[np.bool_]:
+        return clopper_pearson_lower(rank, draws, alpha) < share
+
+    return _last_holding(misses, draws, share.shape) + 1
+
+
+def _last_holding(
+    holds: Callable[[IntArray], npt.NDArray[np.bool_]], draws: int, shape: tuple[int, ...]
+) -> IntArray:
+    """The last rank in [1, draws] at which `holds`, that once false stays false; else 0."""
+    low, high = np.zeros(shape, dtype=np.int64), np.full(shape, draws + 1, dtype=np.int64)
+    while np.any(high - low > 1):
+        middle = np.clip((low + high) // 2, 1, draws)
+        yes = holds(middle)
+        wide = high - low > 1
+        low, high = np.where(wide & yes, middle, low), np.where(wide & ~yes, middle, high)
+    return low
 
 
 def _checked(n: int, p: ArrayLike) -> tuple[int, FloatArray]:
