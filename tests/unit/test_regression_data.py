@@ -87,16 +87,16 @@ def test_another_number_of_decimals_is_the_same_wine(data_folder, tmp_path):
         name = f"wine/winequality-{colour}.csv"
         text = (data_folder / name).read_text().replace(",", ";")
         rows = [line.split(";") for line in text.splitlines()[1:]]
-        longer = [[*row[:10], f"{float(row[10]) + 3e-5:.9f}", row[11]] for row in rows]
+        longer = [[*row[:10], f"{float(row[10]) + 3e-6:.9f}", row[11]] for row in rows]
         spelt = [";".join(row) for row in longer]
         (tmp_path / name).write_text("\n".join([HEADER, *spelt]) + "\n")
     ours, theirs = (open_task("wine", "test", root=root) for root in (data_folder, tmp_path))
     assert torch.equal(ours.batch(), theirs.batch())
     path = tmp_path / "wine" / "winequality-red.csv"
-    path.write_text(path.read_text().replace(";9.400030000;", ";9.500030000;"))
+    path.write_text(path.read_text().replace(";9.400003000;", ";9.500003000;"))
     with pytest.raises(DataError, match="not the published values"):
         open_task("wine", "test", root=tmp_path)
-    path.write_text(path.read_text().replace(";9.500030000;", ";nan;"))
+    path.write_text(path.read_text().replace(";9.500003000;", ";nan;"))
     with pytest.raises(DataError, match="finite"):
         open_task("wine", "test", root=tmp_path)
 
