@@ -26,6 +26,7 @@ from bench import (
     memory,
     mnist,
     noise,
+    regression,
     report,
     statistics,
     tiles,
@@ -70,6 +71,7 @@ MEASUREMENTS = {
     "memory": Measurement("peak memory against n", lambda _: memory.run()),
     "tiles": Measurement("the price of one fixed shape", lambda _: tiles.run()),
     "decide": Measurement("draws until published radii are decided", lambda _: decide.published()),
+    "regression": Measurement("widths of a regressor's intervals", lambda _: regression.run()),
     "mnist-training": Measurement("epochs of the recipe, timed", lambda _: mnist.training()),
     "mnist-vote": Measurement("accuracy of the vote", _of_model(mnist.vote), needs_model=True),
     "mnist-certified": Measurement(

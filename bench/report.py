@@ -16,12 +16,14 @@ from bench import (
     memory,
     mnist,
     noise,
+    regression,
     statistics,
     tiles,
 )
 from bench.engine_report import cohen_table, contenders_table, engine_table
 from bench.gpu_report import gpu_table
 from bench.markdown import Cells, markdown, spread
+from pixeldp_fast.smooth.regression_terms import BOUNDS
 
 README = Path(__file__).parent.parent / "README.md"
 PAPER = {  # Lecuyer et al. 2019, Table III and appendix D
@@ -128,6 +130,19 @@ def decide_table(rows: list[Cells]) -> str:
     return markdown([*header, "undecided"], lines)
 
 
+def regression_table(rows: list[Cells]) -> str:
+    """Median widths by task, radius and bound."""
+    widths = {(r["contender"], r["metric"]): f"{float(r['value']):.3g}" for r in rows}
+    tasks = list(dict.fromkeys(row["contender"] for row in rows))
+    lines = [
+        [task, f"{share:g} sigma", *(widths[task, f"{b} at {share:g} sigma"] for b in BOUNDS)]
+        for task in tasks
+        for share in regression.SHARES
+    ]
+    names = ["Lemma 2" if bound == "lemma2" else bound for bound in BOUNDS]
+    return markdown(["task", "radius", *names], lines)
+
+
 def statistics_table(rows: list[Cells]) -> str:
     """Microseconds per interval."""
     lines = [[r["contender"], spread(r, 2), r["note"]] for r in rows]
@@ -161,6 +176,7 @@ TABLES: dict[str, tuple[str, Callable[[list[Cells]], str]]] = {  # block: case o
     "cohen": (cohen.CASE, cohen_table),
     "decide": (decide.CASE, decide_table),
     "noise": (noise.CASE, noise_table),
+    "regression": (regression.CASE, regression_table),
     "statistics": (statistics.CASE, statistics_table),
     "tiles": (tiles.CASE, tiles_table),
     "memory": (memory.CASE, memory_table),
