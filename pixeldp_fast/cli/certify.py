@@ -9,6 +9,7 @@ import typer
 
 from pixeldp_fast.cli import options
 from pixeldp_fast.cli.console import show, show_note, show_warning
+from pixeldp_fast.cli.decide import decide_into, decision_request
 from pixeldp_fast.cli.opening import (
     NoiseWords,
     chosen,
@@ -53,6 +54,10 @@ def certify(
     norm: options.Norm = None,
     bound: Annotated[str, typer.Option(help="tight, pixeldp or pixeldp-classical.")] = "tight",
     scores: options.Scores = "argmax",
+    competitor: options.Competitor = "complement",
+    stop: options.Stop = "fixed",
+    loss: options.Loss = None,
+    mean_bound: options.MeanBound = None,
     skip: options.Skip = 1,
     max: options.Max = -1,
     batch: options.Batch = None,
@@ -65,7 +70,8 @@ def certify(
     device: options.Device = "auto",
     out: options.Out = None,
     resume: options.Resume = True,
-    radii: options.Radii = None,
+    radii: options.AskedRadii = None,
+    table_radii: options.TableRadii = None,
     architecture: options.Architecture = None,
     num_classes: options.NumClasses = None,
     data_root: options.DataFolder = None,
@@ -75,7 +81,13 @@ def certify(
     sigma and radii are in input units: pixels are in [0, 1]. sigma has no default; leave it out for
     a checkpoint that train wrote, which brings its noise.
     """
-    asked_radii = parse_radii(radii)
+    asked_radii, table = parse_radii(radii), parse_radii(table_radii)
+    request = {
+        "norm": norm, "n0": n0, "n": n, "alpha": alpha, "scores": scores, "bound": bound,
+        "competitor": competitor, "stop": stop, "loss": loss, "mean_bound": mean_bound,
+    }  # fmt: skip
+    if asked_radii is not None:
+        request = decision_request(request, table_radii)
     dataset = open_data(data, split, data_root)
     positions = chosen(dataset, skip, max)
     opened = open_model(
@@ -87,19 +99,30 @@ def certify(
         device=device,
     )
     smoothed = opened.smoothed(backend=backend, dtype=dtype, seed=seed, tile=batch)
-    request = {
-        "norm": norm, "n0": n0, "n": n, "alpha": alpha, "scores": scores, "bound": bound
-    }  # fmt: skip
-    folder = out or default_out("certify", model, data, split)
+    folder = out or default_out("certify" if radii is None else "decide", model, data, split)
+    name = f"{opened.name} on {dataset.name} ({split})"
+    if asked_radii is not None:
+        decide_into(
+            folder,
+            smoothed,
+            dataset,
+            positions,
+            asked_radii,
+            name=name,
+            request=request,
+            resume=resume,
+            shard_draws=shard_draws,
+        )
+        return
     summary = certify_into(
         folder,
         smoothed,
         dataset,
         positions,
-        name=f"{opened.name} on {dataset.name} ({split})",
+        name=name,
         request=request,
         resume=resume,
-        radii=asked_radii,
+        radii=table,
         shard_draws=shard_draws,
     )
     show_summary(summary, folder)
@@ -139,7 +162,8 @@ def certify_into(
         rate = f", {info['draws_per_second']:,.0f} draws/s" if info["draws_per_second"] else ""
         return f"{info['certified']} of {images} images{rate}"
 
-    with shown("certify", describe, "draws_per_second") as progress:
+    rate = "draws_per_second" if terms.stop == "fixed" else "done_per_second"
+    with shown("certify", describe, rate) as progress:
         certificates = certify_dataset(
             smoothed,
             dataset,

@@ -67,3 +67,28 @@ Radii = Annotated[
     str | None,
     typer.Option(help="Radii of the table in input units, such as 0.1,8/255; default: round ones."),
 ]
+AskedRadii = Annotated[
+    str | None,
+    typer.Option(
+        "--radii",
+        help="Decide these radii in input units, such as 0.1,8/255, with as few draws as it takes, "
+        "n at most, instead of certifying one per image with all n.",
+    ),
+]
+TableRadii = Annotated[
+    str | None, typer.Option(help="Radii of the table in input units; default: round ones.")
+]
+Competitor = Annotated[
+    str, typer.Option(help="complement, or all: every other class with a bound of its own.")
+]
+Stop = Annotated[str, typer.Option(help="fixed, or loss: stop at a small loss of radius.")]
+Loss = Annotated[
+    float | None, typer.Option(help="With --stop loss: relative loss of radius; default: 0.01.")
+]
+MeanBound = Annotated[
+    str | None,
+    typer.Option(
+        help="With --scores softmax: betting (default), bernstein, hoeffding or "
+        "hoeffding+bernstein."
+    ),
+]

@@ -47,6 +47,9 @@ def report(
     if out is not None and plot:
         check_available()
     asked = parse_radii(radii)
+    if len(runs) == 1 and (runs[0] / "decisions.jsonl").is_file():
+        _report_decisions(runs[0], out, name, asked)
+        return
     words: list[str | None] = list(name) if name else [None] * len(runs)
     named = [load_named(path, word) for path, word in zip(runs, words, strict=True)]
     if out is not None and len(named) == 1:
@@ -59,3 +62,26 @@ def report(
         show_note(f"written to {out}")
         if len(summaries) == 1:
             note_missing_tsv(summaries[0])
+
+
+def _report_decisions(
+    folder: Path, out: Path | None, name: list[str] | None, radii: list[float] | None
+) -> None:
+    """Of a run of `certify --radii`; other radii are answered by the same draws."""
+    from pixeldp_fast.jobs.decide import open_decisions
+    from pixeldp_fast.report.decisions import (
+        decision_table,
+        summarise_decisions,
+        write_decisions,
+    )
+    from pixeldp_fast.report.files import run_name
+
+    decisions = open_decisions(folder)
+    if radii is not None:
+        decisions = decisions.recertify(radii=radii)
+    title = name[0] if name else run_name(folder)
+    if out is not None:
+        write_decisions(out, decisions, title)
+    show(decision_table(summarise_decisions(decisions, title)))
+    if out is not None:
+        show_note(f"written to {out}")

@@ -104,6 +104,18 @@ def survey(
     return Survey(digest.hexdigest(), labels_fingerprint(truth), truth, digests)
 
 
+def read_again(examples: Examples, block: tuple[int, int], digest: bytes) -> Tensor:
+    """The block's examples, which must be those that were checked."""
+    x = examples.block(block)[0]
+    if hashlib.sha256(values(x)).digest() != digest:
+        first, last = examples.positions[block[0]], examples.positions[block[1] - 1]
+        raise InvalidArgument(
+            f"`data` gives other values when examples {first} to {last} are read again: remove "
+            "random transforms, and leave the data as it is during a run."
+        )
+    return x
+
+
 def values(x: Tensor) -> bytes:
     """The examples' values in C order, little-endian float32."""
     return x.detach().cpu().contiguous().numpy().astype("<f4", copy=False).tobytes()

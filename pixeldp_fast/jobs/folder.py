@@ -3,7 +3,7 @@
 manifest.json       the terms, the data and the cut into shards; written first, whole
 shards/             additive tallies, each written whole
 timings.jsonl       seconds per shard; no part of the result
-certificates.jsonl  written whole at the end
+certificates.jsonl  written whole at the end; of a run that decides, decisions.jsonl
 lock                held while a process works in the folder
 """
 
@@ -22,6 +22,7 @@ MANIFEST = "manifest.json"
 SHARDS = "shards"
 TIMINGS = "timings.jsonl"
 CERTIFICATES = "certificates.jsonl"
+DECISIONS = "decisions.jsonl"
 LOCK = "lock"
 
 
@@ -80,4 +81,5 @@ def append_line(path: Path, text: str) -> None:
 
 def is_temporary(name: str) -> bool:
     """Whether a killed process may have left this file while writing one of ours."""
-    return name.startswith((f".{MANIFEST}.", f".{CERTIFICATES}.", ".selection-", ".estimation-"))
+    ours = (MANIFEST, CERTIFICATES, DECISIONS)
+    return name.startswith((*(f".{whole}." for whole in ours), ".selection-", ".estimation-"))

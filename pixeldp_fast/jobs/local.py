@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import time
 from pathlib import Path
@@ -11,15 +10,17 @@ from typing import Any
 from torch import Tensor, nn
 
 from pixeldp_fast.errors import InvalidArgument
-from pixeldp_fast.jobs.examples import Examples, Survey, choose, survey, values
+from pixeldp_fast.jobs.examples import Examples, Survey, choose, read_again, survey
 from pixeldp_fast.jobs.folder import locked
 from pixeldp_fast.jobs.progress import Progress, check_progress, reporting
+from pixeldp_fast.jobs.rounds import Rounds
 from pixeldp_fast.jobs.shards import ShardPlan
 from pixeldp_fast.jobs.store import Run, begin, existing_run, manifest_of
 from pixeldp_fast.smooth.certificate import Certificates, check_labels
 from pixeldp_fast.smooth.classifier import SmoothedClassifier
 from pixeldp_fast.smooth.inputs import checked_count, checked_examples
 from pixeldp_fast.smooth.model import PixelDP
+from pixeldp_fast.smooth.stopping import LossRule
 
 
 def certify_dataset(
@@ -36,6 +37,10 @@ def certify_dataset(
     alpha: float = 0.001,
     scores: str = "argmax",
     bound: str = "tight",
+    competitor: str = "complement",
+    stop: str = "fixed",
+    loss: float | None = None,
+    mean_bound: str | None = None,
     shard_draws: int = 200_000,
     progress: Progress | bool | None = None,
 ) -> Certificates:
@@ -55,14 +60,14 @@ def certify_dataset(
         True classes of the whole data set; default: the data set's own.
     indices : slice, integers or booleans, optional
         Which examples, without repetition; default: all.
-    norm, n0, n, alpha, scores, bound
+    norm, n0, n, alpha, scores, bound, competitor, stop, loss, mean_bound
         As for `SmoothedClassifier.certify`.
     shard_draws : int
         About how many draws a kill can lose: what is stored at a time.
     progress : None, True or callable
         True: a bar, on a terminal. A callable gets (done, total, info) at the start and after every
         shard: draws done and in all, and a dict with `examples`, `certified` (examples whose draws
-        are complete) and `draws_per_second`.
+        are complete) and `draws_per_second`. With stop="loss" it is that of `decide_dataset`.
 
     Returns
     -------
@@ -89,23 +94,42 @@ def certify_dataset(
     shard_draws = checked_count("shard_draws", shard_draws, 1)
     earlier = existing_run(folder, resume)
     examples = choose(data, labels, indices)
-    smoothed = _classifier(model, examples, earlier)
+    smoothed = classifier_for(model, examples, earlier)
     first = examples.block((0, 1))[0].to(smoothed.device)
-    terms = smoothed.terms(first, norm=norm, n0=n0, n=n, alpha=alpha, scores=scores, bound=bound)
-    plan = ShardPlan.of(len(examples), terms, shard_draws)
-    found = _surveyed(examples, plan, smoothed)
-    source = {"name": examples.name, "examples": examples.number, "fingerprint": found.fingerprint}
+    rules = {"competitor": competitor, "stop": stop, "loss": loss, "mean_bound": mean_bound}
+    terms = smoothed.terms(
+        first, norm=norm, n0=n0, n=n, alpha=alpha, scores=scores, bound=bound, **rules
+    )
+    looks = () if stop == "fixed" else tuple(draws for draws, _ in terms.looks)
+    plan = ShardPlan.of(len(examples), terms, shard_draws, looks)
+    found = surveyed(examples, plan, smoothed)
+    source = source_of(examples, found)
     manifest = manifest_of(terms, plan, examples.positions, source, found.labels_fingerprint)
     with locked(folder):
         run = begin(folder, manifest, resume)
         with reporting(progress, f"certify {examples.name}") as report:
-            _work(run, smoothed, examples, found, report)
+            if stop == "fixed":
+                _work(run, smoothed, examples, found, report)
+            else:
+                run.check_shards()
+                work = Rounds(run, smoothed, examples, found, report)
+                work.all(lambda selection: LossRule(terms, selection))
         return run.finish(found.labels)
 
 
-def _classifier(
+def source_of(examples: Examples, found: Survey) -> dict[str, Any]:
+    """What a manifest says of the data set."""
+    return {
+        "name": examples.name,
+        "examples": examples.number,
+        "fingerprint": found.fingerprint,
+    }
+
+
+def classifier_for(
     model: nn.Module | SmoothedClassifier, examples: Examples, earlier: Run | None
 ) -> SmoothedClassifier:
+    """The smoothed classifier to draw from, with the seed of the run that is resumed."""
     if isinstance(model, PixelDP):
         if examples.num_classes is None:
             raise InvalidArgument(
@@ -124,7 +148,7 @@ def _classifier(
     return model
 
 
-def _surveyed(examples: Examples, plan: ShardPlan, smoothed: SmoothedClassifier) -> Survey:
+def surveyed(examples: Examples, plan: ShardPlan, smoothed: SmoothedClassifier) -> Survey:
     """Every example and label checked, before any work."""
 
     def check(x: Tensor) -> None:
@@ -155,7 +179,7 @@ def _work(
         missing = [shard for shard in run.plan.shards_of(block) if not run.has(shard)]
         if not missing:
             continue
-        x = _read_again(examples, block, found.digests[number]).to(smoothed.device)
+        x = read_again(examples, block, found.digests[number]).to(smoothed.device)
         for shard in missing:
             begun = time.perf_counter()
             tally = smoothed.count(
@@ -171,15 +195,3 @@ def _work(
             done += shard.work
             certified += block[1] - block[0] if shard is missing[-1] else 0
             tell()
-
-
-def _read_again(examples: Examples, block: tuple[int, int], digest: bytes) -> Tensor:
-    """The block's examples, which must be those that were checked."""
-    x = examples.block(block)[0]
-    if hashlib.sha256(values(x)).digest() != digest:
-        first, last = examples.positions[block[0]], examples.positions[block[1] - 1]
-        raise InvalidArgument(
-            f"`data` gives other values when examples {first} to {last} are read again: remove "
-            "random transforms, and leave the data as it is during a run."
-        )
-    return x

@@ -8,6 +8,8 @@ import math
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cache
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -72,6 +74,8 @@ class ShardPlan:
         Examples per shard, at least 1.
     shard_draws : int
         Draws per example and shard, at least 1.
+    looks : tuple of int
+        Where examples may stop, and estimation shards end too; empty where all have n draws.
     """
 
     examples: int
@@ -79,14 +83,22 @@ class ShardPlan:
     n: int
     block: int
     shard_draws: int
+    looks: tuple[int, ...] = ()
 
     @classmethod
-    def of(cls, examples: int, terms: Terms, shard_draws: int) -> ShardPlan:
-        """Shards of about `shard_draws` draws: several examples each, or an example in several."""
-        fitting = shard_draws // max(terms.n0, terms.n)
+    def of(
+        cls, examples: int, terms: Terms, shard_draws: int, looks: tuple[int, ...] = ()
+    ) -> ShardPlan:
+        """Shards of about `shard_draws` draws: several examples each, or an example in several.
+
+        Draws that stop at decisions are few, and the last of an example's shards the largest: many
+        examples then share a block, so that the undecided fill the batches.
+        """
+        decided = terms.stop == "decided"
+        fitting = BLOCK_EXAMPLES if decided else shard_draws // max(terms.n0, terms.n)
         memory = BLOCK_VALUES // max(1, math.prod(terms.input_shape))
         block = max(1, min(fitting, memory, BLOCK_EXAMPLES))
-        return cls(examples, terms.n0, terms.n, block, shard_draws)
+        return cls(examples, terms.n0, terms.n, block, shard_draws, looks)
 
     @property
     def total(self) -> int:
@@ -100,9 +112,14 @@ class ShardPlan:
 
     def shards_of(self, block: tuple[int, int]) -> Iterator[Shard]:
         """The shards of one range of examples: its selection draws, then its estimation draws."""
-        for purpose, draws in ((Purpose.SELECTION, self.n0), (Purpose.ESTIMATION, self.n)):
-            for first in range(0, draws, self.shard_draws):
-                yield Shard(purpose, block, (first, min(first + self.shard_draws, draws)))
+        for purpose in (Purpose.SELECTION, Purpose.ESTIMATION):
+            yield from (Shard(purpose, block, draws) for draws in self.cuts(purpose))
+
+    def cuts(self, purpose: Purpose) -> dict[tuple[int, int], None]:
+        """The ranges of draws of a purpose's shards, in order."""
+        if purpose is Purpose.SELECTION:
+            return _cuts(self.n0, self.shard_draws, ())
+        return _cuts(self.n, self.shard_draws, self.looks)
 
     def __iter__(self) -> Iterator[Shard]:
         return (shard for block in self.blocks() for shard in self.shards_of(block))
@@ -114,16 +131,19 @@ class ShardPlan:
             return None
         a, b, i, j = (int(v) for v in match.groups()[1:])
         shard = Shard(Purpose.parse(match[1]), (a, b), (i, j))
-        draws = self.n0 if shard.purpose is Purpose.SELECTION else self.n
         placed = (
             a % self.block == 0
             and a < self.examples
             and b == min(a + self.block, self.examples)
-            and i % self.shard_draws == 0
-            and i < draws
-            and j == min(i + self.shard_draws, draws)
+            and (i, j) in self.cuts(shard.purpose)
         )
         return shard if placed else None
+
+
+@cache
+def _cuts(draws: int, shard_draws: int, looks: tuple[int, ...]) -> dict[tuple[int, int], None]:
+    ends = {0, *range(shard_draws, draws, shard_draws), *looks, draws}
+    return dict.fromkeys(pairwise(sorted(ends)))
 
 
 def encode(shard: Shard, manifest: str, tally: Tally) -> bytes:
@@ -152,7 +172,8 @@ def decode(path: Path, data: bytes, shard: Shard, manifest: str, terms: Terms) -
 
     Guarantee
         A tally is returned only where writing it again gives `data` to the byte, it belongs to
-        this place of this run, and every example has exactly the shard's number of draws.
+        this place of this run, and every example has exactly the shard's number of draws, or none
+        where it may have stopped before.
 
     Raises
     ------
@@ -187,7 +208,9 @@ def _check_tally(path: Path, tally: Tally, shard: Shard, terms: Terms) -> None:
     shapes = tuple(None if a is None else a.shape for a in (tally.sums, tally.squares))
     if tally.counts.shape != (rows, classes + 1) or shapes != (soft, soft):
         raise _refused(path, "its arrays do not have the run's examples, classes and scores")
-    if np.any(tally.draws != shard.draws[1] - shard.draws[0]):
+    stops = terms.stop != "fixed" and shard.purpose is Purpose.ESTIMATION
+    allowed = [shard.draws[1] - shard.draws[0], *([0] if stops else [])]
+    if not np.isin(tally.draws, allowed).all():
         raise _refused(path, "its counts do not add up to its draws")
 
 

@@ -17,6 +17,7 @@ from pixeldp_fast.files import write_whole
 from pixeldp_fast.jobs.examples import labels_fingerprint
 from pixeldp_fast.jobs.folder import (
     CERTIFICATES,
+    DECISIONS,
     LOCK,
     MANIFEST,
     SHARDS,
@@ -94,6 +95,11 @@ class Run:
         RecordError
             When the stored certificates are not what the shards give.
         """
+        if self.terms.stop == "decided":
+            raise RunFolderError(
+                f"{self.folder} holds decisions about radii, not certificates; read them with "
+                f"Decisions.from_jsonl of its {DECISIONS}."
+            )
         if not self.complete:
             raise RunFolderError(
                 f"{self.folder} is not complete: {self.done} of {self.total} draws are there. "
@@ -202,6 +208,8 @@ class Run:
         """The block's selection and estimation tallies."""
         sums: dict[Purpose, Tally] = {}
         for shard in self.plan.shards_of(block):
+            if self.terms.stop != "fixed" and shard.draws[0] and not self.has(shard):
+                continue  # `judged` refuses examples whose rule goes on there
             part = self.tally(shard)
             sums[shard.purpose] = sums[shard.purpose] + part if shard.purpose in sums else part
         return sums[Purpose.SELECTION], sums[Purpose.ESTIMATION]
@@ -229,11 +237,14 @@ def open_run(folder: str | os.PathLike[str]) -> Run:
         terms = Terms.from_dict(manifest["terms"])
         index = unpack(manifest["indices"])
         shards = manifest["shards"]
-        plan = ShardPlan(len(index), terms.n0, terms.n, shards["examples"], shards["draws"])
+        looks = tuple(shards.get("looks", ()))
+        plan = ShardPlan(len(index), terms.n0, terms.n, shards["examples"], shards["draws"], looks)
         if not (type(plan.block) is type(plan.shard_draws) is int):
             raise RecordError("the sizes of its shards are no integers")
         if min(plan.examples, plan.block, plan.shard_draws) < 1:
             raise RecordError("a size is below 1")
+        if looks and not (all(type(t) is int for t in looks) and looks == _rising(looks, terms.n)):
+            raise RecordError("its looks do not rise to the cap")
     except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
         raise RunFolderError(
             f"{path} is damaged or not a run's manifest ({error}); choose another folder."
@@ -241,8 +252,17 @@ def open_run(folder: str | os.PathLike[str]) -> Run:
     return Run(Path(folder), manifest, hashlib.sha256(data).hexdigest(), terms, index, plan)
 
 
+def _rising(looks: tuple[int, ...], cap: int) -> tuple[int, ...]:
+    return (*sorted({t for t in looks if 0 < t < cap}), cap)
+
+
 def manifest_of(
-    terms: Terms, plan: ShardPlan, index: IntArray, data: dict[str, Any], labels: str | None
+    terms: Terms,
+    plan: ShardPlan,
+    index: IntArray,
+    data: dict[str, Any],
+    labels: str | None,
+    radii: FloatArray | None = None,
 ) -> dict[str, Any]:
     """The manifest of a run.
 
@@ -252,14 +272,19 @@ def manifest_of(
         Name, number of examples and fingerprint of the data set.
     labels : str or None
         The labels' fingerprint.
+    radii : float64 [R] or None
+        Of a run that decides.
     """
+    looks = {"looks": list(plan.looks)} if plan.looks else {}
+    asked = {} if radii is None else {"radii": radii.tolist()}
     return {
         "format": FORMAT,
         "terms": terms.to_dict(),
         "data": data,
         "indices": pack(index),
         "labels": labels,
-        "shards": {"examples": plan.block, "draws": plan.shard_draws},
+        "shards": {"examples": plan.block, "draws": plan.shard_draws, **looks},
+        **asked,
     }
 
 

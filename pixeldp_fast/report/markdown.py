@@ -8,6 +8,7 @@ from pixeldp_fast._version import __version__
 from pixeldp_fast.report.summary import Summary
 from pixeldp_fast.report.words import (
     facts,
+    for_all,
     guarantee,
     norm_name,
     percent_with_error,
@@ -39,7 +40,8 @@ def _section(summary: Summary) -> str:
     lines += ["", *(f"- {what}: {value} ({note})" for what, value, note in facts(summary))]
     if summary.terms is not None:
         lines += _details(summary)
-    lines += ["", guarantee(summary.terms), ""]
+    lines += ["", guarantee(summary.terms)]
+    lines += ["", *filter(None, [for_all(summary)]), ""]
     return "\n".join(lines)
 
 

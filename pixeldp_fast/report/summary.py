@@ -28,6 +28,13 @@ class Named(NamedTuple):
     certificates: Certificates
 
 
+class ForAll(NamedTuple):
+    """What one statement about all examples gives: each judged at alpha / B."""
+
+    share: float
+    average_radius: float
+
+
 @dataclass(frozen=True, eq=False)
 class Summary:
     """What is told about a run.
@@ -47,6 +54,8 @@ class Summary:
         abstained.
     largest_radius : float or None
         What n unanimous draws give; None for a TSV.
+    for_all : ForAll or None
+        None for a TSV, and where draws stopped by a rule of their own alpha.
     """
 
     name: str
@@ -56,6 +65,7 @@ class Summary:
     abstained: int
     average_radius: float
     largest_radius: float | None
+    for_all: ForAll | None = None
 
     @property
     def examples(self) -> int:
@@ -115,6 +125,12 @@ class Summary:
             each: [
                 {"radius": float(r), one: float(s), "standard_error": float(e)} for r, s, e in rows
             ],
+            "for_all_at_once": None
+            if self.for_all is None
+            else {
+                "share": self.for_all.share,
+                "average_certified_radius": _plain(self.for_all.average_radius),
+            },
             "terms": None if self.terms is None else self.terms.to_dict(),
         }
 
@@ -138,7 +154,13 @@ def summarise(run: Named, radii: Sequence[float] | None = None) -> Summary:
         abstained=int(np.sum(run.certificates.prediction == ABSTAIN)),
         average_radius=_average_radius(run.certificates),
         largest_radius=None if terms is None else largest_radius(terms),
+        for_all=None if terms is None or terms.stop != "fixed" else _for_all(run.certificates),
     )
+
+
+def _for_all(certificates: Certificates) -> ForAll:
+    joint = certificates.for_all()
+    return ForAll(float(certified_curve(joint).share[0]), _average_radius(joint))
 
 
 def default_radii(curves: Sequence[Curve]) -> list[float]:

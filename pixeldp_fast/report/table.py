@@ -13,6 +13,7 @@ from rich.text import Text
 from pixeldp_fast.report.summary import Summary
 from pixeldp_fast.report.words import (
     facts,
+    for_all,
     guarantee,
     percent_with_error,
     radius_axis,
@@ -34,6 +35,7 @@ def run_table(summary: Summary) -> RenderableType:
         _facts(summary),
         Text(),
         Text(guarantee(summary.terms), style="italic"),
+        *(Text(line, style="italic") for line in filter(None, [for_all(summary)])),
     )
 
 

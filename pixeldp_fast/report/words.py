@@ -73,6 +73,8 @@ def settings(summary: Summary) -> str:
         return examples
     extras = [] if terms.scores == "argmax" else [f"{terms.scores} scores"]
     extras += [] if terms.bound == "tight" else [f"bound {terms.bound}"]
+    extras += [] if terms.competitor == "complement" else ["against all other classes"]
+    extras += [] if terms.stop != "loss" else [f"stopped at a loss of {terms.loss:g}"]
     return ", ".join(
         [
             str(terms.mechanism),
@@ -90,10 +92,30 @@ def guarantee(terms: Terms | None) -> str:
     if terms is None:
         return UNKNOWN_TERMS
     return (
-        f"Each radius holds with probability at least {confidence(terms.alpha)} over the draws "
-        f"(alpha = {terms.alpha:g}), in {terms.guarantee}: within it, in the "
-        f"{norm_name(terms)}, the smoothed classifier gives the same class. Nothing is claimed "
-        "for all examples jointly, nor for inputs chosen with knowledge of the seed."
+        f"With probability at least {confidence(terms.alpha)} over the draws (alpha = "
+        f"{terms.alpha:g}: {terms.split}), for each example apart, {program(terms)}: nearer "
+        f"than its radius, in the {norm_name(terms)}, the smoothed classifier gives the same "
+        "class. Nothing is claimed about inputs chosen with knowledge of the seed."
+    )
+
+
+def program(terms: Terms) -> str:
+    """For which program a claim is made."""
+    if terms.guarantee == "lattice":
+        return "for the program that runs (noise on a lattice)"
+    return f"in {terms.guarantee}"
+
+
+def for_all(summary: Summary) -> str:
+    """What holds for all examples at once; empty where the draws do not say."""
+    joint, terms = summary.for_all, summary.terms
+    if joint is None or terms is None:
+        return ""
+    return (
+        f"With probability at least {confidence(terms.alpha)} all {grouped(summary.examples)} "
+        f"claims hold at once when each is judged at alpha/{summary.examples} (Bonferroni): "
+        f"{share_name(summary.labelled)} {percent(joint.share)}, average certified radius "
+        f"{size(joint.average_radius)}."
     )
 
 

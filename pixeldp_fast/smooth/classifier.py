@@ -20,7 +20,7 @@ from pixeldp_fast.noise.stream import Purpose, Stream, check_draws, checked_seed
 from pixeldp_fast.plan.plan import Plan, make_plan
 from pixeldp_fast.plan.snapshot import Structure
 from pixeldp_fast.smooth.certificate import Certificates
-from pixeldp_fast.smooth.decide import checked_radii, decision_rule, radius_at
+from pixeldp_fast.smooth.decide import checked_radii, decision_rule, looks, radius_at
 from pixeldp_fast.smooth.decisions import Decisions
 from pixeldp_fast.smooth.inputs import (
     InputRange,
@@ -309,7 +309,7 @@ class SmoothedClassifier:
         terms, asked = self.decision_terms(x, radii, norm=norm, n0=n0, n_max=n_max, alpha=alpha)
         at = self._addresses(index, len(x))
         selection = self.count(x, terms.n0, index=at, purpose=Purpose.SELECTION)
-        rule = decision_rule(terms, selection, asked, self.granularity)
+        rule = decision_rule(terms, selection, asked, self.looks(terms))
         estimation = self._drawn(x, at, rule)
         self.check_unchanged(terms)
         return Decisions.judged(
@@ -329,10 +329,9 @@ class SmoothedClassifier:
         terms = replace(self.terms(x, n=n_max, **request), stop="decided")
         return terms, checked_radii(radii, radius_at(terms), terms.alpha, terms.n)
 
-    @property
-    def granularity(self) -> int:
-        """Draws of votes that cost the engine no more than one."""
-        return self._engine("argmax")[1].granularity
+    def looks(self, terms: Terms) -> tuple[int, ...]:
+        """The numbers of draws at which `decide` looks; the engine fills each."""
+        return tuple(looks(terms.n, self._engine("argmax")[1].granularity))
 
     def _drawn(self, x: Tensor, at: Any, rule: AbstractRule) -> Tally:
         """Votes of every example until the rule stops it."""

@@ -123,9 +123,8 @@ class DecisionRule(AbstractRule):
         From `checked_radii`.
     radius : function
     alpha : float
-    cap : int
-    granularity : int
-        Draws that cost the engine no more than one.
+    ends : tuple of int
+        Where it looks, such as `looks` gives.
     least : float
         As for `statuses`.
 
@@ -143,13 +142,12 @@ class DecisionRule(AbstractRule):
         radius: RadiusAt,
         *,
         alpha: float,
-        cap: int,
-        granularity: int = 1,
+        ends: tuple[int, ...],
         least: float = 0.0,
     ) -> None:
         self._selected, self._radii, self._radius = selected, radii, radius
         self._alpha, self._least = alpha, least
-        self._ends = tuple(looks(cap, granularity))
+        self._ends = ends
         self._lower, self._upper = np.zeros(len(selected)), np.ones(len(selected))
         self.status: Statuses = np.zeros((len(selected), len(radii)), dtype=np.int8)
         self.lower_at = np.zeros((len(selected), 2), dtype=np.int64)  # hits, draws
@@ -177,7 +175,7 @@ class DecisionRule(AbstractRule):
 
 
 def decision_rule(
-    terms: Terms, selection: Tally, radii: FloatArray, granularity: int
+    terms: Terms, selection: Tally, radii: FloatArray, ends: tuple[int, ...]
 ) -> DecisionRule:
     """The rule of these terms for the classes that the selection draws chose."""
     return DecisionRule(
@@ -185,8 +183,7 @@ def decision_rule(
         radii,
         radius_at(terms),
         alpha=terms.alpha,
-        cap=terms.n,
-        granularity=granularity,
+        ends=ends,
         least=least_missed(terms),
     )
 

@@ -128,7 +128,7 @@ def test_certify_understands_cohens_spellings(checkpoint, tmp_path):
     run(
         "certify", checkpoint, "--data", "digits", "--N0", "10", "--N", "50", "--skip", "5",
         "--max", "12", "--split", "train", "--batch", "25", "--alpha", "0.01", "--norm", "L2",
-        "--radii", "8/255", "--out", tmp_path / "run",
+        "--table-radii", "8/255", "--out", tmp_path / "run",
     )  # fmt: skip
     record = json.loads((tmp_path / "run" / "summary.json").read_text())
     assert (record["terms"]["n0"], record["terms"]["n"], record["examples"]) == (10, 50, 3)
@@ -407,3 +407,78 @@ def test_an_interrupted_run_says_how_to_go_on_and_does(checkpoint, tmp_path):
     run(*words)
     assert (out / "certificates.jsonl").is_file()
     assert kept.items() <= {p.name: p.stat().st_mtime_ns for p in out.glob("shards/*")}.items()
+
+
+@pytest.fixture(scope="module")
+def decided(checkpoint, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("decide") / "run"
+    words = ("certify", checkpoint, "--data", "digits", "--n", "2000", *SMALL[2:])
+    return folder, run(*words, "--radii", "0.1,0.3", "--out", folder), words
+
+
+def test_certify_decides_asked_radii(decided):
+    folder, output, _ = decided
+    for part in (
+        "asked: 0.1, 0.3 in the 2-norm, n0 = 100 and at most 2 000 draws per image",
+        "largest radius that so many draws can prove",
+        "decide: 100 %, 12 of 12 images",
+        "undecided",
+        "times fewer than the cap",
+        "With probability at least 99.9 %",
+    ):
+        assert part in " ".join(output.split())
+    record = json.loads((folder / "summary.json").read_text())
+    assert [r["radius"] for r in record["radii"]] == [0.1, 0.3]
+    for row in record["radii"]:
+        assert row["certified"] + row["refuted"] + row["undecided"] == record["examples"] == 12
+        assert row["right"] <= row["certified"]
+    assert record["draws"]["mean"] < 2000
+    assert (folder / "decisions.jsonl").is_file()
+    assert "| undecided |" in (folder / "summary.md").read_text()
+
+
+def test_decisions_resume_and_are_reported_at_other_radii(decided, tmp_path):
+    folder, _, words = decided
+    before = (folder / "decisions.jsonl").read_bytes()
+    run(*words, "--radii", "0.1,0.3", "--out", folder)
+    assert (folder / "decisions.jsonl").read_bytes() == before
+    output = run("report", folder, "--radii", "0.2", "--out", tmp_path / "report")
+    assert "0.2" in output
+    record = json.loads((tmp_path / "report" / "summary.json").read_text())
+    assert [r["radius"] for r in record["radii"]] == [0.2]
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        (("--radii", "5"), "can prove a radius of 5"),
+        (("--radii", "-1"), "finite number"),
+        (("--radii", "0.1", "--scores", "softmax"), "--scores and --radii"),
+        (("--radii", "0.1", "--stop", "loss"), "--stop and --radii"),
+        (("--radii", "0.1", "--table-radii", "0.2"), "--table-radii and --radii"),
+        (("--loss", "0.1"), "stop='loss'"),
+        (("--mean-bound", "betting"), "scores='softmax'"),
+    ],
+)
+def test_certify_refuses_before_drawing(decided, tmp_path, more, message):
+    output = run(*decided[2], *more, "--out", tmp_path / "run", code=1)
+    assert message in " ".join(output.split())
+    assert not (tmp_path / "run").exists()
+
+
+def test_certify_stops_at_a_loss_against_all_classes(checkpoint, tmp_path):
+    words = ("certify", checkpoint, "--data", "digits", *SMALL, "--competitor", "all")
+    output = run(*words, "--stop", "loss", "--loss", "0.2", "--out", tmp_path / "run")
+    assert "stopped at a loss of 0.2" in " ".join(output.split())
+    record = json.loads((tmp_path / "run" / "summary.json").read_text())
+    assert record["terms"]["competitor"] == "all"
+    assert record["for_all_at_once"] is None
+    header = (tmp_path / "run" / "certificates.tsv").read_text().splitlines()[0]
+    assert header.split("\t")[-2:] == ["competitor", "draws"]
+
+
+def test_a_report_speaks_of_all_examples_at_once(finished):
+    output = " ".join(finished[1].split())
+    assert "all 12 claims hold at once when each is judged at alpha/12 (Bonferroni)" in output
+    record = json.loads((finished[0] / "summary.json").read_text())
+    assert 0 <= record["for_all_at_once"]["share"] <= record["accuracy"]

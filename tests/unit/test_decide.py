@@ -53,8 +53,7 @@ def simulated(p, radii, seed=0, cap=100_000, granularity=16, mechanism=None, alp
         np.asarray(radii, dtype=float),
         radius_under(mechanism or Gaussian(SIGMA)),
         alpha=alpha,
-        cap=cap,
-        granularity=granularity,
+        ends=tuple(looks(cap, granularity)),
     )
     return rule, drawn(count, rule, len(p)).draws
 

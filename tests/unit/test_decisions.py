@@ -156,7 +156,11 @@ def test_an_interval_looked_at_in_the_past_is_kept():
 
     radii = np.array([0.0, 5.0])
     rule = DecisionRule(
-        np.zeros(1, dtype=np.int64), radii, radius_under(Gaussian(0.5)), alpha=0.001, cap=10**6
+        np.zeros(1, dtype=np.int64),
+        radii,
+        radius_under(Gaussian(0.5)),
+        alpha=0.001,
+        ends=(100, 125),
     )
     rows = np.zeros(1, dtype=np.int64)
     rule.look(rows, Tally(np.array([[100, 0, 0]])))

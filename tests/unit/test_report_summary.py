@@ -107,7 +107,9 @@ def test_the_table_has_the_numbers_and_the_guarantee():
         "50.0 ± 25.0 %",
         "2 of 4",
         "largest radius possible",
-        "probability at least 99.9 % over the draws (alpha = 0.001), in real arithmetic",
+        "With probability at least 99.9 % over the draws (alpha = 0.001: alpha on p_lower",
+        "for each example apart, in real arithmetic",
+        "all 4 claims hold at once when each is judged at alpha/4 (Bonferroni)",
     ):
         assert part in text
 
