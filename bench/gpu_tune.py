@@ -45,6 +45,7 @@ LIMITS = {
     "stages": (1, 5),
     "depth": (16, 256),
     "quads": (4, 512),
+    "steps": (1, 128),
 }
 PRODUCT_ROWS = 64
 
