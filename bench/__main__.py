@@ -16,6 +16,7 @@ from bench import (
     decide,
     demo,
     engine,
+    exact,
     gpu_cases,
     gpu_machine,
     gpu_profile,
@@ -75,6 +76,7 @@ MEASUREMENTS = {
     "decide": Measurement("draws until published radii are decided", lambda _: decide.published()),
     "loss": Measurement("draws saved by stop='loss' on the same", lambda _: decide.losses()),
     "regression": Measurement("widths of a regressor's intervals", lambda _: regression.run()),
+    "exact": Measurement("errors of every interval, summed exactly", lambda _: exact.run()),
     "mnist-training": Measurement("epochs of the recipe, timed", lambda _: mnist.training()),
     "mnist-vote": Measurement("accuracy of the vote", _of_model(mnist.vote), needs_model=True),
     "mnist-certified": Measurement(

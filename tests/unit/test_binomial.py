@@ -11,6 +11,7 @@ from mpmath import mpf
 from scipy import special
 from scipy import stats as laws
 
+from bench.exact import smallest_coverage
 from pixeldp_fast.errors import InvalidArgument
 from pixeldp_fast.stats import (
     binomial_test_rejects,
@@ -20,18 +21,6 @@ from pixeldp_fast.stats import (
     smallest_n,
 )
 from tests.reference_values.exact import RELATIVE, binomial_tail
-
-
-def smallest_coverage(lower, n):
-    """The least probability, over p, that `lower` [n + 1] is not above p.
-
-    Between two bounds the coverage only changes smoothly, and just below a bound it is worst, so
-    these points and a grid cover all p.
-    """
-    just_below = np.nextafter(lower[lower > 0], 0)
-    p = np.concatenate([np.linspace(0, 1, 201), just_below])
-    chance = laws.binom.pmf(np.arange(n + 1), n, p[:, None])
-    return float(np.sum(chance * (lower <= p[:, None]), axis=1).min())
 
 
 @pytest.mark.parametrize("n", [1, 2, 5, 10, 37, 100, 400])

@@ -1,4 +1,4 @@
-"""The confidence sequence: its ends in mpmath, its error by exact recursion, its tables."""
+"""The confidence sequence: its ends in mpmath, and its tables."""
 
 import mpmath
 import numpy as np
@@ -69,31 +69,6 @@ def test_shapes_broadcast_and_the_fixed_interval_is_narrower():
     assert lower.shape == upper.shape == (2, 3)
     assert lower[1, 2] == confidence_sequence(60, 10_000, 0.05)[0]
     assert np.all(lower < clopper_pearson_lower(h, t, 0.025))
-
-
-def crossing_probability(target, tables):
-    """Chance that draws of probability `target` are ever said not to have it, exactly."""
-    least, greatest = tables
-    alive = np.zeros(len(least) + 1)
-    alive[0], crossed = 1.0, 0.0
-    for t in range(1, len(least)):
-        alive[1 : t + 1] = alive[1 : t + 1] * (1 - target) + alive[:t] * target
-        alive[0] *= 1 - target
-        for part in (slice(least[t], t + 1), slice(0, greatest[t] + 1)):
-            crossed += alive[part].sum()
-            alive[part] = 0
-    return crossed
-
-
-@pytest.mark.parametrize("target", [0.5, 0.9, 0.99])
-@pytest.mark.parametrize("alpha", [0.05, 0.001])
-def test_wrong_decisions_are_rarer_than_alpha(target, alpha):
-    assert 0 < crossing_probability(target, decision_tables(target, alpha, 400)) <= alpha
-
-
-def test_forgetting_the_second_side_is_caught():
-    """The planted fault: ln(1/(2 alpha)) as the limit of a two-sided rule."""
-    assert crossing_probability(0.5, decision_tables(0.5, 2 * 0.05, 400)) > 0.05
 
 
 @pytest.mark.parametrize("target", [0.03, 0.5, 0.9, 0.999])

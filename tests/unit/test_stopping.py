@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from scipy import stats as laws
 
+from bench.exact import wrong_stop
 from pixeldp_fast import Certificates
 from pixeldp_fast.backends.tally import Tally
 from pixeldp_fast.errors import InvalidArgument, RecordError
@@ -47,25 +47,12 @@ def test_the_looks_levels_never_exceed_alpha(alpha, cap):
     assert sum(Fraction(level) for _, level in looks) <= Fraction(alpha)
 
 
-def wrong(p, looks, stops):
-    """The probability that the bound at the stop is above p, exactly, by recursion over counts."""
-    alive, before, missed = np.ones(1), 0, 0.0
-    for draws, level in looks:
-        step = laws.binom.pmf(np.arange(draws - before + 1), draws - before, p)
-        alive, before = np.convolve(alive, step), draws
-        lower = clopper_pearson_lower(np.arange(draws + 1), draws, level)
-        ended = stops(lower) | (draws == looks[-1][0])
-        missed += alive[ended & (lower > p)].sum()
-        alive = np.where(ended, 0, alive)
-    return missed
-
-
 @pytest.mark.parametrize("p", [0.51, 0.7, 0.9, 0.99])
 def test_the_worst_rule_at_these_looks_is_wrong_at_most_alpha_of_the_time(p):
     """It stops when what it claims is false; planted: all of alpha at every look."""
     looks = planned_looks(0.05, 2000)
-    assert 0 < wrong(p, looks, lambda lower: lower > p) <= 0.05
-    assert wrong(p, [(t, 0.05) for t, _ in looks], lambda lower: lower > p) > 0.05
+    assert 0 < wrong_stop(p, looks) <= 0.05
+    assert wrong_stop(p, [(t, 0.05) for t, _ in looks]) > 0.05
 
 
 def test_examples_end_at_looks_and_their_claims_are_right():
