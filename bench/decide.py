@@ -23,7 +23,7 @@ from pixeldp_fast.smooth.judge import Terms, judge
 from pixeldp_fast.smooth.stopping import LossRule, drawn
 from pixeldp_fast.types import FloatArray, IntArray
 
-CASE = "decide"
+CASE, LOSS_CASE = "decide", "loss"
 CAP, ALPHA = 100_000, 0.001
 PUBLISHED = Path(__file__).parents[1] / "tests/reference_values/cohen_cifar10_sigma050.json"
 LOSSES = (0.01, 0.02, 0.05)
@@ -60,8 +60,15 @@ def losses() -> list[Row]:
         lost = 100 * (1 - early / np.where(whole > 0, whole, 1))[whole > 0]
         fewer, label = CAP / float(draws.mean()), f"CIFAR-10, published: loss {loss:g}"
         found += [
-            Row(CASE, label, "fewer than the cap", fewer, fewer, fewer, "1", note),
-            Row(CASE, label, "radius lost", *np.percentile(lost, [50, 20, 80]).tolist(), "%", note),
+            Row(LOSS_CASE, label, "fewer than the cap", fewer, fewer, fewer, "1", note),
+            Row(
+                LOSS_CASE,
+                label,
+                "radius lost",
+                *np.percentile(lost, [50, 20, 80]).tolist(),
+                "%",
+                note,
+            ),
         ]
     return found
 
