@@ -17,7 +17,7 @@ LEVELS = {
     **dict.fromkeys(["bounds", "plan"], 2),
     "backends": 3,
     **dict.fromkeys(["smooth", "models", "data", "compat"], 4),
-    **dict.fromkeys(["attacks", "train", "jobs", "verify"], 5),
+    **dict.fromkeys(["attacks", "train", "jobs", "verify", "selftest"], 5),
     **dict.fromkeys(["report", "experiments", "cli"], 6),
 }
 FORBIDDEN = {
