@@ -101,6 +101,7 @@ class TritonEngine(AbstractEngine):
         self._rows = rows
         with quiet():
             self._parts, self._pipeline = self._built(graph)
+            self._way = "captured " if self._pipeline.captured else ""
             self._place = aligned
             self._check(graph)
         self._ready = True
@@ -195,7 +196,7 @@ class TritonEngine(AbstractEngine):
         """Everything on which the bits of a draw's outputs depend."""
         where = " ".join(machines(self._device))
         placed = "anywhere" if self._place is anywhere else "aligned"
-        tiles = "" if self._parts.whole is not None else f"tile {self._rows} {placed} "
+        tiles = "" if self._parts.whole is not None else f"tile {self._rows} {placed} {self._way}"
         return (
             f"triton {triton.__version__} pixeldp_fast {__version__} torch {torch.__version__} "
             f"{name_of(self._dtype)} {where} {machine(self._device)} {tiles}{self._parts.words}"

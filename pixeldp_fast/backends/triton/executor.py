@@ -116,6 +116,11 @@ class Pipeline:
         if captured and network is not None:
             self._replay = _captured(network, self._seen)
 
+    @property
+    def captured(self) -> bool:
+        """Whether the network runs as a CUDA graph."""
+        return self._replay is not None
+
     def launched(self, center: Tensor, address: Tensor, launch: Launch) -> Tensor:
         """What the network makes of a tile, valid until the next one."""
         self.noised(center, address, launch.draws)
