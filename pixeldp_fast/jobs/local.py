@@ -18,7 +18,7 @@ from pixeldp_fast.jobs.shards import ShardPlan
 from pixeldp_fast.jobs.store import Run, begin, existing_run, manifest_of
 from pixeldp_fast.smooth.certificate import Certificates, check_labels
 from pixeldp_fast.smooth.classifier import SmoothedClassifier
-from pixeldp_fast.smooth.inputs import checked_count, checked_examples
+from pixeldp_fast.smooth.inputs import checked_count
 from pixeldp_fast.smooth.model import PixelDP
 from pixeldp_fast.smooth.stopping import LossRule
 
@@ -152,8 +152,7 @@ def surveyed(examples: Examples, plan: ShardPlan, smoothed: SmoothedClassifier) 
     """Every example and label checked, before any work."""
 
     def check(x: Tensor) -> None:
-        moved = x.to(smoothed.device)
-        checked_examples(moved, smoothed.input_shape, smoothed.input_range, smoothed.device)
+        smoothed.check_examples(x.to(smoothed.device))
 
     found = survey(examples, plan.blocks(), check)
     if found.labels is not None:

@@ -173,7 +173,7 @@ class SmoothedClassifier:
         purpose = Purpose.parse(purpose)
         n, first_draw = checked_count("n", n, 0), checked_count("first_draw", first_draw, 0)
         check_draws(first_draw, n)
-        self._check_examples(x, certified=purpose in CERTIFYING)
+        self.check_examples(x, certified=purpose in CERTIFYING)
         engine = self._engine(scores)[1]
         stream = Stream(self.seed, purpose)
         return engine.run(x, self._addresses(index, len(x)), stream, first_draw, n)
@@ -210,7 +210,7 @@ class SmoothedClassifier:
             Cohen et al., ICML 2019, section 3.2.1 (votes); Hoeffding, 1963 (softmax).
         """
         n, alpha = checked_count("n", n, 1), checked_alpha(alpha)
-        self._check_examples(x, certified=False)
+        self.check_examples(x, certified=False)
         serving = self if self.seed_given or index is not None else self.with_seed(new_seed())
         tally = serving.count(x, n, index=index, purpose=Purpose.PREDICTION, scores=scores)
         return predicted_classes(tally, scores, alpha)
@@ -349,7 +349,7 @@ class SmoothedClassifier:
         keyword arguments of `certify`, but for `index`.
         """
         asked = checked_request(self.num_classes, **request)
-        self._check_examples(x)
+        self.check_examples(x)
         assert self.input_shape is not None
         plan = self._plan_for(self.input_shape)
         weights = fingerprint(self.model)
@@ -370,6 +370,17 @@ class SmoothedClassifier:
             **values,
             **vars(soundness(plan, self.mechanism, self.inputs, self.input_range)),
         )
+
+    def check_examples(self, x: Any, *, certified: bool = True) -> None:
+        """Refuse examples of the wrong type, shape, range or device, or off a declared lattice.
+
+        `certified`: whether claims are made around them; else they may be attacked inputs.
+        """
+        checked_examples(x, self.input_shape, self.input_range, self.device)
+        check_declared(x, self.mechanism, self.inputs, certified=certified)
+        if self.input_shape is None:
+            self._plan_for(tuple(x.shape[1:]))  # a shape that the network refuses is not kept
+            self.input_shape = tuple(x.shape[1:])
 
     def check_unchanged(self, terms: Terms) -> None:
         """Refuse to go on when the model, or how it is evaluated, is no longer what `terms` say.
@@ -397,13 +408,6 @@ class SmoothedClassifier:
         found = addresses(index, self._next_index, examples)
         self._next_index += examples if index is None else 0
         return found
-
-    def _check_examples(self, x: Any, *, certified: bool = True) -> None:
-        checked_examples(x, self.input_shape, self.input_range, self.device)
-        check_declared(x, self.mechanism, self.inputs, certified=certified)
-        if self.input_shape is None:
-            self._plan_for(tuple(x.shape[1:]))  # a shape that the network refuses is not kept
-            self.input_shape = tuple(x.shape[1:])
 
     def _plan_for(self, input_shape: tuple[int, ...]) -> Plan:
         """The plan of the model as it is now, its shapes measured by evaluating it."""

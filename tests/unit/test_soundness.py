@@ -17,9 +17,10 @@ from pixeldp_fast import (
     SmoothedClassifier,
     SmoothedRegressor,
     Uniform,
+    certify_dataset,
 )
 from pixeldp_fast.bounds import tight_radius
-from pixeldp_fast.errors import InvalidArgument, RecordError, UnsupportedModel
+from pixeldp_fast.errors import InvalidArgument, RecordError, RunFolderError, UnsupportedModel
 from pixeldp_fast.noise.lattice import tau
 from pixeldp_fast.plan.plan import make_plan
 from pixeldp_fast.plan.rounding_budget import rounding_budget
@@ -145,6 +146,22 @@ def test_examples_off_the_declared_lattice_are_refused_with_a_way_out():
         nearly.count(off, 10)
     assert nearly.predict(off).shape == (2,)  # an attack may be anywhere
     assert smoothed(inputs="real").certify(off, n=1000).terms.sound == "lattice"
+
+
+def test_a_run_over_a_data_set_refuses_them_before_any_work(tmp_path):
+    x = images(3)
+    x[2] *= 0.999
+    data = torch.utils.data.TensorDataset(x, torch.zeros(3, dtype=torch.int64))
+    for more in ({}, {"stop": "loss"}):
+        with pytest.raises(InvalidArgument, match="not on the lattice"):
+            certify_dataset(smoothed(), data, out=tmp_path / "run", n=100, **more)
+        assert not (tmp_path / "run").exists()
+    run = certify_dataset(smoothed(inputs="real"), data, out=tmp_path / "run", n=100)
+    again = certify_dataset(smoothed(inputs="real"), data, out=tmp_path / "run", n=100)
+    assert run.sound == "lattice"
+    assert again.terms == run.terms
+    with pytest.raises(RunFolderError, match="inputs"):
+        certify_dataset(smoothed(), data, out=tmp_path / "run", n=100, indices=[0, 1])
 
 
 def test_real_inputs_are_served_as_their_nearest_lattice_point():
