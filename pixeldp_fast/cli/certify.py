@@ -46,6 +46,7 @@ def certify(
     sigma: options.Sigma = None,
     laplace: options.LaplaceScale = None,
     uniform: options.UniformHalfWidth = None,
+    lattice: options.Lattice = None,
     n0: Annotated[int, typer.Option("--n0", "--N0", help="Draws that choose the class.")] = 100,
     n: Annotated[
         int, typer.Option("--n", "--N", help="Draws that bound its probability.")
@@ -92,7 +93,7 @@ def certify(
     positions = chosen(dataset, skip, max)
     opened = open_model(
         model,
-        NoiseWords(sigma, laplace, uniform),
+        NoiseWords(sigma, laplace, uniform, lattice),
         dataset,
         architecture=architecture,
         num_classes=num_classes,
@@ -212,7 +213,7 @@ def _outlook(name: str, terms: Terms, smoothed: SmoothedClassifier, images: int)
     from torch import nn
 
     from pixeldp_fast.report import largest_radius
-    from pixeldp_fast.report.words import grouped, norm_name, size
+    from pixeldp_fast.report.words import grouped, norm_name, program, size
 
     low, high = smoothed.input_range or (float("-inf"), float("inf"))
     behind = not isinstance(smoothed.model.prefix, nn.Identity)
@@ -224,6 +225,7 @@ def _outlook(name: str, terms: Terms, smoothed: SmoothedClassifier, images: int)
     return [
         f"{name}: {grouped(images)} images, on {smoothed.device}",
         f"noise: {terms.mechanism} {place}",
+        f"claims: {program(terms)}",
         f"draws: n0 = {grouped(terms.n0)} and n = {grouped(terms.n)} per image, alpha = "
         f"{terms.alpha:g}, {norm_name(terms)}, bound {terms.bound}",
         f"units: radii{'' if behind else ' and the noise'} are in input units, pixels in "

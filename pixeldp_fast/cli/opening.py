@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,18 +25,19 @@ DTYPES = ("float32", "float64", "bfloat16", "float16")
 
 @dataclass(frozen=True)
 class NoiseWords:
-    """The options that name a noise law; at most one is given."""
+    """The options that name a noise law, at most one of them, and its lattice."""
 
     sigma: str | None = None
     laplace: str | None = None
     uniform: str | None = None
+    lattice: int | None = None
 
     def mechanism(self) -> AbstractMechanism | None:
         """The law, or None where no option is given."""
         from pixeldp_fast.noise import Gaussian, Laplace, Uniform
         from pixeldp_fast.types import parse_size
 
-        laws: dict[str, Callable[[float], AbstractMechanism]] = {
+        laws: dict[str, Callable[..., AbstractMechanism]] = {
             "sigma": Gaussian,
             "laplace": Laplace,
             "uniform": Uniform,
@@ -47,7 +48,20 @@ class NoiseWords:
         if len(given) > 1:
             listed = " and ".join(f"--{name}" for name in given)
             raise InvalidArgument(f"One kind of noise at a time: {listed} are given.")
-        return laws[given[0]](parse_size(getattr(self, given[0])))
+        return laws[given[0]](parse_size(getattr(self, given[0])), lattice=self.lattice)
+
+    def onto_lattice(self, model: PixelDP) -> PixelDP:
+        """The model with its own noise on the lattice that is given; itself without one."""
+        from pixeldp_fast.smooth.model import PixelDP
+
+        own = model.mechanism
+        if self.lattice in (None, own.lattice):
+            return model
+        if own.lattice is not None:
+            raise InvalidArgument(f"The model brings {own}: leave --lattice out.")
+        law: Any = own
+        on = replace(law, lattice=self.lattice)
+        return PixelDP(model.prefix, on, model.suffix).train(model.training)
 
 
 @dataclass(frozen=True)
@@ -141,6 +155,7 @@ def open_model(
         raise InvalidArgument(
             f"{dataset.name} has {dataset.num_classes} classes, the model {opened.num_classes}."
         )
+    opened = replace(opened, model=noise.onto_lattice(opened.model))
     opened.model.eval().to(parse_device(device))
     return opened
 

@@ -29,6 +29,13 @@ LaplaceScale = Annotated[
 UniformHalfWidth = Annotated[
     str | None, typer.Option("--uniform", help="Half-width of uniform noise (1-norm).")
 ]
+Lattice = Annotated[
+    int | None,
+    typer.Option(
+        help="M: noise on multiples of 1/M, summed in integers, so that certificates hold for the "
+        "program that runs. 255 for 8-bit images; behind a prefix a power of two from 4096 on."
+    ),
+]
 Norm = Annotated[
     str | None, typer.Option(help="Norm of the attack: 1, 2 or inf; default: the noise's own.")
 ]

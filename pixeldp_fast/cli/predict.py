@@ -34,6 +34,7 @@ def predict(
     sigma: options.Sigma = None,
     laplace: options.LaplaceScale = None,
     uniform: options.UniformHalfWidth = None,
+    lattice: options.Lattice = None,
     scores: options.Scores = "argmax",
     batch: options.Batch = None,
     backend: options.Backend = "auto",
@@ -53,7 +54,7 @@ def predict(
 
     dataset = open_data(input, split, data_root)
     positions = chosen(dataset, skip, max)
-    noise = NoiseWords(sigma, laplace, uniform)
+    noise = NoiseWords(sigma, laplace, uniform, lattice)
     opened = open_model(
         checkpoint,
         noise,
