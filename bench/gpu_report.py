@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bench.gpu_cases import CASES
-from bench.gpu_unit import COHEN, DTYPES, OURS
+from bench.gpu_unit import COHEN, COMPLETE, DTYPES, OURS
 from bench.markdown import Cells, markdown, spread
 
 HEADER = [
@@ -17,7 +17,9 @@ HEADER = [
 
 
 def gpu_table(rows: list[Cells]) -> str:
-    """Ours beside the strongest PyTorch of the same arithmetic: one line per complete run."""
+    """Ours beside the strongest PyTorch of the same arithmetic: a line per unit, of its last
+    complete run. A run that lacks a contender has a baseline that may be weak, and is not shown.
+    """
     lines = []
     for case in CASES:
         for dtype in DTYPES:
@@ -29,9 +31,10 @@ def gpu_table(rows: list[Cells]) -> str:
 
 
 def _newest(rows: list[Cells], label: str) -> dict[tuple[str, str], Cells]:
-    """A unit's rows of its last run, by contender and metric."""
+    """A unit's rows of its last complete run, by contender and metric."""
     own = [row for row in rows if row["contender"].startswith(label)]
-    last = max((row["time"] for row in own), default="")
+    complete = (row["time"] for row in own if row["metric"] == COMPLETE and float(row["value"]))
+    last = max(complete, default="")
     return {
         (row["contender"].removeprefix(label), row["metric"]): row
         for row in own

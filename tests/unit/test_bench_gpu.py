@@ -147,6 +147,7 @@ def test_a_table_shows_complete_runs():
             ("pixeldp_fast triton", "share of the serial roofline", 0.25, ""),
             ("pixeldp_fast triton", "over the strongest PyTorch", ratio, "eager; per round"),
             ("Cohen's loop", "pixeldp_fast triton over it", 9.0, ""),
+            ("unit", "complete", 1.0, ""),
         ):
             label = f"{name}, {dtype}, {contender}"
             row = vars(Row("gpu", label, metric, value, value, value, "", note))
@@ -157,8 +158,11 @@ def test_a_table_shows_complete_runs():
     assert "(eager)" in lines[2]
     assert "25%" in lines[3]
     assert "9.0" in lines[3]
-    older = [row | {"time": "2020", "value": "77"} for row in rows[:1]]
+    older = [row | {"time": "2020", "value": "77"} for row in rows[:5]]
     assert gpu_table(older + rows) == gpu_table(rows)
+    newer = [row | {"time": "2040", "value": "0"} for row in rows]  # without a contender
+    assert gpu_table(rows + newer) == gpu_table(rows)
+    assert len(gpu_table(newer).splitlines()) == 2
 
 
 def test_a_weak_baseline_is_named(capsys):
