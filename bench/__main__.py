@@ -97,10 +97,14 @@ def main(arguments: Sequence[str] | None = None, prog: str = "python -m bench") 
         name in MEASUREMENTS and MEASUREMENTS[name].needs_model for name in given.case
     ):
         parser.error("--model FOLDER is needed, made by: pixeldp-fast train mnist --out FOLDER")
-    for name, known in ((ENGINE, cases.CASES), (GPU, gpu_cases.CASES)):
-        strange = set(given.networks) - {case.name for case in known}
-        if name in given.case and strange:
+    of_gpu = {case.name for case in gpu_cases.CASES}
+    known = {ENGINE: {case.name for case in cases.CASES}, GPU: of_gpu, TUNE: {*gpu_tune.NETWORKS}}
+    for name in known.keys() & set(given.case):
+        strange = set(given.networks) - known[name]
+        if strange:
             parser.error(f"{name} has no network {', '.join(sorted(strange))}")
+    if GPU not in given.case and (given.profile or given.minutes is not None):
+        parser.error(f"--profile and --minutes belong to {GPU}")
     words = Words(given.model, given.networks)
     for name in given.case:
         if name == REPORT:
@@ -112,7 +116,7 @@ def main(arguments: Sequence[str] | None = None, prog: str = "python -m bench") 
             Console(width=max(WIDTH, Console().width)).print(_table(rows))
         elif name == TUNE:
             slug, stamped = gpu_machine.present().slug, ledger.stamp()
-            ledger.append(gpu_tune.run(), stamped, slug)
+            ledger.append(gpu_tune.run(given.networks), stamped, slug)
         else:
             _measure(name, words, Console(width=max(WIDTH, Console().width)))
 
@@ -137,7 +141,7 @@ def _parser(prog: str) -> argparse.ArgumentParser:
         action="append",
         default=[],
         choices=sorted({case.name for case in (*cases.CASES, *gpu_cases.CASES)}),
-        help="one network of `engine` or `gpu`; may be repeated; default: all",
+        help="one network of `engine`, `gpu` or `tune`; may be repeated; default: all",
     )
     parser.add_argument(
         "--minutes",

@@ -12,7 +12,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -50,13 +50,16 @@ LIMITS = {
 PRODUCT_ROWS = 64
 
 
-def run() -> list[Row]:
-    """Tune on the GPU, write the table, and say what was gained."""
+def run(names: Sequence[str] = ()) -> list[Row]:
+    """Tune on the GPU for the named of `NETWORKS`, or all; write the table, say what was gained.
+
+    The table is written after every network and dtype, so that a run may be cut off.
+    """
     if not torch.cuda.is_available():
         raise SystemExit("tune: it times kernels on an NVIDIA GPU, and there is none here.")
     device = torch.device("cuda:0")
     rows = []
-    for name in NETWORKS:
+    for name in names or NETWORKS:
         case = by_name(name)
         model = case.model(device)
         plan = make_plan(model.prefix, model.suffix, case.input_shape, case.classes)

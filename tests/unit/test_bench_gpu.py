@@ -523,6 +523,12 @@ def test_cases_are_those_of_the_measurement(capsys):
     with pytest.raises(SystemExit):
         command.main(["engine", "--case", "resnet110"])
     assert "engine has no network resnet110" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        command.main(["tune", "--case", "resnet50"])
+    assert "tune has no network resnet50" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        command.main(["engine", "--minutes", "10"])
+    assert "belong to gpu" in capsys.readouterr().err
 
 
 def test_a_profile_lists_what_ran():
