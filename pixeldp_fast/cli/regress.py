@@ -50,6 +50,11 @@ def regress(
     sigma: options.Sigma = None,
     laplace: options.LaplaceScale = None,
     uniform: options.UniformHalfWidth = None,
+    lattice: options.Lattice = None,
+    inputs: Annotated[
+        str | None,
+        typer.Option(help="With --lattice, what is claimed about: lattice, real attacks or real."),
+    ] = None,
     n: Annotated[int, typer.Option("--n", "--N", help="Draws per example.")] = 10_000,
     alpha: options.Alpha = 0.001,
     norm: options.Norm = None,
@@ -86,23 +91,25 @@ def regress(
 
     test = open_task(task, split, images=data, root=data_root)
     positions = chosen(test, skip, max)
+    words = NoiseWords(sigma, laplace, uniform, lattice)
     noise = NoiseWords(sigma, laplace, uniform).mechanism()
     train = None if model else open_task(task, "train", images=data, root=data_root)
     how: dict[str, Any] = {"backend": backend, "dtype": parse_dtype(dtype), "tile": batch}
 
     def smooth(network: PixelDP) -> SmoothedRegressor:
         return SmoothedRegressor(
-            network.to(parse_device(device)),
+            words.onto_lattice(network).to(parse_device(device)),
             low=test.low,
             high=test.high,
             clip=True,
             seed=seed,
             input_range=test.input_range,
+            inputs=inputs,
             **how,
         )
 
+    law = noise or Gaussian(SIGMA[task])
     if model is None:
-        law = noise or Gaussian(SIGMA[task])
         smoothed = smooth(build_regressor(test.input_shape, WIDTHS, law).eval())
     else:
         smoothed = smooth(_loaded(model, test, noise))
@@ -114,7 +121,7 @@ def regress(
     smoothed.terms(x, asked, **request)  # refuses before any training or draw
     folder = out or default_out("regress", test.name)
     if train is not None:
-        smoothed = smooth(_trained(train, smoothed.mechanism, epochs, folder))
+        smoothed = smooth(_trained(train, law, epochs, folder))
     show_note(
         f"{test.name}: {len(positions)} examples, {n} draws each behind {smoothed.mechanism}; "
         f"outputs clipped to [{test.low + test.origin:g}, {test.high + test.origin:g}] as part of "

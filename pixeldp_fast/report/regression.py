@@ -17,7 +17,7 @@ from rich.text import Text
 from pixeldp_fast.files import write_whole
 from pixeldp_fast.report import regression_plot
 from pixeldp_fast.report.plot import available
-from pixeldp_fast.report.words import confidence, grouped
+from pixeldp_fast.report.words import confidence, grouped, program
 from pixeldp_fast.smooth.regression_record import Intervals
 from pixeldp_fast.smooth.regression_terms import BOUNDS, RegressionTerms
 from pixeldp_fast.types import FloatArray, Norm
@@ -99,12 +99,12 @@ class RegressionRun:
         terms = self.terms
         what = "quantile" if self.chosen == "quantile" else "mean"
         return (
-            f"Each interval of the bound {LABELS[self.chosen].rstrip('*')} holds with probability "
-            f"at least {confidence(terms.alpha)} over the draws, at all radii at once, in "
-            f"{terms.guarantee}: at every input within the radius, the {what} of the output under "
-            "noise lies in it. The other bounds' widths are for comparison: each holds at the same "
-            "level by itself, not all at once. Nothing is claimed for all examples jointly, nor "
-            "for inputs chosen with knowledge of the seed."
+            f"With probability at least {confidence(terms.alpha)} over the draws (alpha = "
+            f"{terms.alpha:g}: {terms.split}), for each example apart and at all radii at once, "
+            f"{program(terms)}: at every input within the radius, the {what} of the output under "
+            f"noise lies in its interval (bound {LABELS[self.chosen].rstrip('*')}). The other "
+            "bounds' widths are for comparison: each holds at the same level by itself. Nothing is "
+            "claimed about inputs chosen with knowledge of the seed."
         )
 
     def to_dict(self) -> dict[str, Any]:

@@ -7,6 +7,7 @@ from decimal import ROUND_FLOOR, Decimal
 
 from pixeldp_fast.report.summary import Summary
 from pixeldp_fast.smooth.judge import Terms
+from pixeldp_fast.smooth.regression_terms import RegressionTerms
 from pixeldp_fast.types import Norm
 
 UNKNOWN_TERMS = (
@@ -99,7 +100,7 @@ def guarantee(terms: Terms | None) -> str:
     )
 
 
-def program(terms: Terms) -> str:
+def program(terms: Terms | RegressionTerms) -> str:
     """For which program a claim is made."""
     if terms.guarantee == "lattice":
         return "for the program that runs (noise on a lattice)"

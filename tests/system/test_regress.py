@@ -51,7 +51,17 @@ def test_digits_serve_where_there_is_no_data_folder(monkeypatch, tmp_path):
     monkeypatch.delenv("PIXELDP_DATA", raising=False)
     output = run(*FAST, "--radii", "0.05", "--bound", "distribution", "--out", tmp_path / "run")
     assert "ink of digits (test)" in output
-    assert "bound distribution holds" in output
+    assert "(bound distribution)" in output
+
+
+def test_noise_on_a_lattice(finished, tmp_path):
+    model = finished[0] / "regressor.safetensors"
+    words = ("ink", "--data", "digits", "--model", model, *FAST, "--lattice")
+    output = run(*words, 16, "--out", tmp_path / "run")
+    assert "lattice=16" in output
+    assert "for the program that runs (noise on a lattice)" in output
+    assert "not on the lattice" in run(*words, 255, code=1)
+    run(*words, 255, "--inputs", "real", "--out", tmp_path / "real")
 
 
 def test_wine(data_folder, tmp_path):
