@@ -5,6 +5,7 @@ rounds to bfloat16, and sums in NumPy's order: what is compared bit by bit here 
 depend on these.
 """
 
+import itertools
 from itertools import pairwise
 
 import numpy as np
@@ -123,6 +124,49 @@ def test_noise_is_the_definitions(law, channels, pixels):
     want = definition(center, address, draws, channels)
     assert (got[:62] - want).abs().max() <= NOISE_ERROR
     assert torch.isfinite(got).all()  # padding is computed too
+
+
+# A program takes its draws in steps: examples that change within a step, between two, and not at
+# all; every draw an example of its own; padding behind the last; a program all of padding.
+@pytest.mark.parametrize(
+    ("n", "examples", "rows", "steps"),
+    [(1, 40, 16, 4), (7, 6, 16, 4), (8, 7, 8, 8), (9, 5, 32, 2), (64, 1, 16, 4)],
+)
+@pytest.mark.parametrize(
+    ("channels", "pixels", "tile"),
+    [(1, 10, (1, 4)), (3, 8, (4, 2)), (4, 9, (1, 16)), (20, 12, (32, 4))],
+)
+def test_steps_find_their_examples(n, examples, channels, pixels, tile, rows, steps):
+    center, address = random(examples, channels * pixels), torch.arange(examples) * 3
+    draws = draws_of(n, examples, first_draw=5)
+    config = noise.NoiseConfig(rows, *tile, warps=4, steps=steps)
+    got = kernel_noise(center, address, draws, 64, channels=channels, config=config)
+    want = definition(center, address, draws, channels)[:64]
+    assert (got[: len(want)] - want).abs().max() <= NOISE_ERROR
+    assert torch.isfinite(got).all()
+
+
+def test_a_tile_larger_than_the_map_writes_nothing_else():
+    center, draws = random(1, 20 * 12), draws_of(8, 1)
+    kept = torch.full((10, 12, 20), 7.0)
+    config = noise.NoiseConfig(8, 64, 8, steps=4)
+    noise.noisy(center, torch.tensor([2]), draws, kept[1:9], channels=20, config=config)
+    assert (kept[0] == 7).all()
+    assert (kept[9] == 7).all()
+    got = kept[1:9].transpose(1, 2).double()
+    assert (got - definition(center, torch.tensor([2]), draws, 20)).abs().max() <= NOISE_ERROR
+
+
+def test_default_tiles_divide_every_launch_and_pad_little():
+    for channels, pixels in itertools.product(
+        (1, 3, 8, 16, 24, 32, 65, 320), (1, 4, 49, 196, 1024)
+    ):
+        config = noise.default_config(channels, channels * pixels)
+        assert 128 % config.rows == config.rows % config.steps == 0
+    assert noise.default_config(16, 16 * 1024).channels == 16
+    assert noise.default_config(48, 48 * 64).channels == 16
+    vector = noise.default_config(1, 784)
+    assert 784 <= -(-196 // vector.quads) * 4 * vector.quads <= 1.08 * 784
 
 
 @pytest.mark.parametrize("n", [1, 2, 63, 64, 65])
@@ -390,6 +434,8 @@ def test_rows_beyond_31_bits_find_their_draws():
         ({"draws": draws_of(64, 3)}, "examples"),
         ({"draws": draws_of(0, 2)}, "n"),
         ({"draws": draws_of(64, 2, law=3)}, "law"),
+        ({"config": noise.NoiseConfig(128, 4, 4)}, "one line"),
+        ({"config": noise.NoiseConfig(128, 1, 4, steps=3)}, "steps"),
         ({"scale": torch.ones(1)}, "come together"),
         ({"scale": torch.ones(2), "shift": torch.ones(2)}, "scale"),
     ],
@@ -400,6 +446,21 @@ def test_noise_refuses(change, message):
     out = torch.zeros(rows, 8, dtype=dtype or torch.float32)
     with pytest.raises(InvalidArgument, match=message):
         noise.noisy(random(2, 8), torch.tensor([0, 1]), draws, out, channels=1, **options)
+
+
+def test_noise_refuses_what_its_indices_do_not_hold():
+    """Before anything is launched: shapes alone, on the meta device."""
+    draws = draws_of(128, 1)
+
+    def launch(coordinates, config=None):
+        center, out = (torch.empty(k, coordinates, device="meta") for k in (1, 128))
+        address = torch.empty(1, dtype=torch.int64, device="meta")
+        noise.noisy(center, address, draws, out, channels=1, config=config)
+
+    with pytest.raises(InvalidArgument, match="2\\^30 coordinates"):
+        launch(2**31 - 5)
+    with pytest.raises(InvalidArgument, match="tiles"):  # a grid's second axis ends at 65,535
+        launch(2**24, noise.NoiseConfig(128, 1, 16))
 
 
 def test_heads_refuse():

@@ -21,8 +21,9 @@ _TYPES = {
     torch.float16: "*fp16",
     torch.bfloat16: "*bf16",
     torch.int64: "*i64",
+    torch.int32: "*i32",
 }
-_OPTIONS = ("num_warps", "num_stages", "enable_fp_fusion")
+_OPTIONS = ("num_warps", "num_stages", "enable_fp_fusion", "maxnreg")
 _TOOLS = Path(triton.__file__).parent / "backends" / "nvidia" / "bin"
 
 
@@ -100,7 +101,7 @@ def reading(launch, capability: int) -> dict:
         file.flush()
         usage = _tool("cuobjdump", "-res-usage", file.name)
         code = _tool("nvdisasm", "-c", file.name)
-    opcodes = re.findall(r"/\*[0-9a-f]{4,}\*/\s+(?:@!?U?P\w+\s+)?([A-Z][A-Z0-9.]*)", code)
+    opcodes = [opcode for opcode, _ in _lines(code)[0]]
     return {
         "registers": int(re.search(r"REG:(\d+)", usage)[1]),
         "stack": int(re.search(r"STACK:(\d+)", usage)[1]),
@@ -110,4 +111,40 @@ def reading(launch, capability: int) -> dict:
         "hgmma": len([o for o in opcodes if o.startswith("HGMMA")]),
         "hmma": len([o for o in opcodes if o.startswith("HMMA")]),
         "opcodes": opcodes,
+        "each_step": _each_step(code),
     }
+
+
+def _lines(code: str) -> tuple[list[tuple[str, str]], dict[str, int]]:
+    """Every instruction as (opcode, text), and the place of every label among them."""
+    found: list[tuple[str, str]] = []
+    labels = {}
+    for line in code.splitlines():
+        label = re.match(r"\s*(\.L_x_\d+):", line)
+        if label:
+            labels[label[1]] = len(found)
+        opcode = re.search(r"/\*[0-9a-f]{4,}\*/\s+(?:@!?U?P\w+\s+)?([A-Z][A-Z0-9.]*)", line)
+        if opcode:
+            found.append((opcode[1], line))
+    return found, labels
+
+
+def _each_step(code: str) -> int:
+    """Instructions of one turn of the code's longest loop, but for blocks that it may jump over.
+
+    Of those only ones with loads from memory: what a step reads where its example has changed.
+    """
+    found, labels = _lines(code)
+    jumps = [
+        (i, labels[target[0]])
+        for i, (opcode, line) in enumerate(found)
+        if opcode == "BRA" and (target := re.search(r"\.L_x_\d+", line))
+    ]
+    loops = [(goal, i + 1) for i, goal in jumps if goal < i]
+    first, last = max(loops, key=lambda loop: loop[1] - loop[0], default=(0, 0))
+    rare: set[int] = set()
+    for i, goal in jumps:
+        if first <= i < goal <= last:
+            block = range(i + 1, goal)
+            rare |= set(block) if any(found[j][0].startswith("LDG") for j in block) else set()
+    return len([j for j in range(first, last) if found[j][0] != "NOP" and j not in rare])

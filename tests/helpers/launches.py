@@ -30,10 +30,7 @@ def table(classes, scores):
     return meta(EXAMPLES, heads.table_width(classes, scores), dtype=torch.int64)
 
 
-def noise_launch(channels, pixels, *, law=0, affine=False, dtype=BF16, quads=1):
-    """The default tile, or one with `quads` times its blocks."""
-    config = noise.default_config(channels, channels * pixels)
-    config = noise.NoiseConfig(config.rows, config.channels, quads * config.quads, config.warps)
+def noise_launch(channels, pixels, *, law=0, affine=False, dtype=BF16):
     scale = meta(channels) if affine else None
     noise.noisy(
         meta(EXAMPLES, channels * pixels),
@@ -44,9 +41,7 @@ def noise_launch(channels, pixels, *, law=0, affine=False, dtype=BF16, quads=1):
         scale=scale,
         shift=scale,
         slope=0.0,
-        config=config,
     )
-    return config
 
 
 def count_launch(classes, scores):
@@ -106,6 +101,7 @@ LAUNCHES = {
     "noise 784 laplace": lambda: noise_launch(1, 784, law=1),
     "noise 3x32x32": lambda: noise_launch(3, 1024, affine=True),
     "noise 32x14x14": lambda: noise_launch(32, 196),
+    "noise 16x32x32": lambda: noise_launch(16, 1024, affine=True, dtype=FP32),
     "noise 5x7x7": lambda: noise_launch(5, 49, law=2, dtype=FP32),
     "count 10": lambda: count_launch(10, "votes"),
     "count 1000 softmax": lambda: count_launch(1000, "softmax"),
@@ -126,6 +122,13 @@ LAUNCHES = {
     "conv 320-320": lambda: convolution_launch(320, 320, 16, 3, 1, FP32),
     "mlp 784-256-256-10": lambda: mlp_launch((784, 256, 256, 10), "votes", FP32),
 }
+PER_NORMAL = {
+    "1024": (1, 1024),
+    "784": (1, 784),
+    "32x14x14": (32, 196),
+    "16x32x32": (16, 1024),
+    "3x32x32": (3, 1024),
+}
 BLACKWELL = (
     "noise 784",
     "count 10",
@@ -143,14 +146,16 @@ def launch_of(make):
 
 
 def instructions_per_normal(channels, pixels, law, capability):
-    """The marginal count between a tile and one of twice the coordinates: no fixed cost in it."""
-    codes, normals = [], []
-    for quads in (1, 2):
-        with recorded(noise) as launches:
-            config = noise_launch(channels, pixels, law=law, quads=quads)
-        codes.append(reading(launches[0], capability)["instructions"])
-        normals.append(4 * config.rows * config.channels * config.quads / (32 * config.warps))
-    return (codes[1] - codes[0]) / (normals[1] - normals[0])
+    """All that a thread of the default tile executes, by the normals that it makes.
+
+    A step's share of what is done once in a program is in it; coordinates of padding count as made.
+    """
+    launch = launch_of(lambda: noise_launch(channels, pixels, law=law))
+    config = noise.default_config(channels, channels * pixels)
+    read = reading(launch, capability)
+    step = read["each_step"]
+    normals = 4 * config.rows * config.channels * config.quads / (32 * config.warps * config.steps)
+    return (step + (read["instructions"] - step) / config.steps) / normals
 
 
 if __name__ == "__main__":
@@ -164,6 +169,6 @@ if __name__ == "__main__":
         if name in BLACKWELL:
             found["blackwell"][name] = compiled(launch, 100).metadata.shared
     for law in (0, 1):
-        for name, shape in (("vector", (1, 1024)), ("map", (32, 196))):
+        for name, shape in PER_NORMAL.items():
             found["per_normal"][f"{name} law {law}"] = instructions_per_normal(*shape, law, 90)
     print(json.dumps(found))

@@ -17,11 +17,12 @@ ROOT = Path(__file__).parents[2]
 SHARED_LIMIT = {"sm_80": 166_912, "sm_90": 232_448}  # bytes of one block
 # Registers of a thread (sm_80, sm_90), the larger of Triton 3.6's and 3.9's; a tenth more passes.
 REGISTERS = {
-    "noise 784": (32, 29),
-    "noise 784 laplace": (29, 30),
-    "noise 3x32x32": (32, 32),
-    "noise 32x14x14": (32, 32),
-    "noise 5x7x7": (32, 32),
+    "noise 784": (64, 64),
+    "noise 784 laplace": (64, 64),
+    "noise 3x32x32": (96, 80),
+    "noise 32x14x14": (96, 96),
+    "noise 16x32x32": (96, 96),
+    "noise 5x7x7": (96, 80),
     "count 10": (62, 62),
     "count 1000 softmax": (70, 74),
     "pool 64x64-10 bf16": (79, 80),
@@ -41,8 +42,11 @@ REGISTERS = {
     "conv 16-16": (70, 64),
     "conv 320-320": (128, 128),
 }
-# Of vectors; a map's tile is transposed through shared memory on its way to channels last.
-INSTRUCTIONS_PER_NORMAL = {"vector": 21, "map": 27}
+# All that a program executes, by the coordinates of its tile: loop, draw, addresses and a step's
+# share of what is done once; the noise itself, from the words to the cast, takes 19 of them. 784
+# coordinates fill no tile of one draw: eight draws lie side by side, each with its own addresses.
+# Fewer than eight channels go through shared memory: a block's store alone would be six bytes.
+INSTRUCTIONS_PER_NORMAL = {"1024": 21.5, "784": 24, "32x14x14": 21, "16x32x32": 21, "3x32x32": 26}
 ARCHITECTURES = ("sm_80", "sm_90")
 each_launch = pytest.mark.parametrize("launch", REGISTERS)
 each_architecture = pytest.mark.parametrize("architecture", ARCHITECTURES)
@@ -92,11 +96,11 @@ def test_products_are_where_they_were_asked_for(readings, launch):
         assert ampere["hmma"] == hopper["hmma"] == hopper["hgmma"] == 0
 
 
-@pytest.mark.parametrize("kind", INSTRUCTIONS_PER_NORMAL)
+@pytest.mark.parametrize("shape", INSTRUCTIONS_PER_NORMAL)
 @pytest.mark.parametrize("law", [0, 1])
-def test_a_normal_costs_few_instructions(readings, kind, law):
-    found = readings["per_normal"][f"{kind} law {law}"]
-    assert 10 < found <= INSTRUCTIONS_PER_NORMAL[kind]
+def test_a_normal_costs_few_instructions(readings, shape, law):
+    found = readings["per_normal"][f"{shape} law {law}"]
+    assert 10 < found <= INSTRUCTIONS_PER_NORMAL[shape]
 
 
 def test_every_launch_is_read(readings):

@@ -108,13 +108,13 @@ def signed_unit(word):
 
 
 @triton.jit
-def gaussian_pair(word_radius, word_angle):
-    """Box-Muller: two normals from two words."""
+def gaussian_pair(word_radius, word_angle, scale):
+    """Box-Muller: two normals from two words, times `scale`."""
     u = word_radius.to(tl.float32) * 2.0**-32 + 2.0**-33
     near = word_radius.to(tl.int32, bitcast=True).to(tl.float32) * -(2.0**-31) - 2.0**-32
     near = near * near * 0.25 + near  # 2 v + v^2 for u > 1/2, negative elsewhere
     squared = tl.maximum(fast_log2(u) * (-2.0 * _LN_2) - _RADIUS_BIAS, near)
-    radius = fast_sqrt(squared)
+    radius = fast_sqrt(squared) * scale
     angle = word_angle.to(tl.int32, bitcast=True).to(tl.float32) * (_PI * 2.0**-31) + (
         _PI * 2.0**-32
     )
@@ -131,18 +131,19 @@ def laplace(word):
 
 
 @triton.jit
-def unit_noise(w0, w1, w2, w3, LAW: tl.constexpr):
-    """Four values of scale 1 from the four words of a block."""
+def noise_of(w0, w1, w2, w3, scale, LAW: tl.constexpr):
+    """Four values from the four words of a block, times `scale`."""
     if LAW == GAUSSIAN:
-        z0, z1 = gaussian_pair(w0, w1)
-        z2, z3 = gaussian_pair(w2, w3)
+        z0, z1 = gaussian_pair(w0, w1, scale)  # scaled once for both
+        z2, z3 = gaussian_pair(w2, w3, scale)
     elif LAW == LAPLACE:
         z0, z1, z2, z3 = laplace(w0), laplace(w1), laplace(w2), laplace(w3)
+        z0, z1, z2, z3 = z0 * scale, z1 * scale, z2 * scale, z3 * scale
     else:
-        z0 = signed_unit(w0 ^ 0x80000000)
-        z1 = signed_unit(w1 ^ 0x80000000)
-        z2 = signed_unit(w2 ^ 0x80000000)
-        z3 = signed_unit(w3 ^ 0x80000000)
+        z0 = signed_unit(w0 ^ 0x80000000) * scale
+        z1 = signed_unit(w1 ^ 0x80000000) * scale
+        z2 = signed_unit(w2 ^ 0x80000000) * scale
+        z3 = signed_unit(w3 ^ 0x80000000) * scale
     return z0, z1, z2, z3
 
 

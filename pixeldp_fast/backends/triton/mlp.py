@@ -32,8 +32,8 @@ from pixeldp_fast.backends.triton.math import (
     interleave,
     locate,
     locate_more,
+    noise_of,
     philox,
-    unit_noise,
     xdot,
 )
 from pixeldp_fast.errors import InvalidArgument
@@ -135,7 +135,7 @@ def _mlp_kernel(
         d = d0 + tl.arange(0, DEPTH)
         quad = (d0 // 4 + tl.arange(0, DEPTH // 4))[None, :].to(tl.uint32)
         w0, w1, w2, w3 = philox(quad, draw, words, purpose.to(tl.uint32), key_low, key_high)
-        z0, z1, z2, z3 = unit_noise(w0, w1, w2, w3, LAW)
+        z0, z1, z2, z3 = noise_of(w0, w1, w2, w3, 1.0, LAW)
         z = interleave(z0, z1, z2, z3, ROWS, DEPTH // 4)
         kept = d < INPUTS
         h = tl.load(centers + d[None, :], mask=kept[None, :], other=0.0)
