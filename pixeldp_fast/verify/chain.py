@@ -21,9 +21,9 @@ from pixeldp_fast.verify.reading import Row
 ABSTAINS = -1
 RELATIVE = 1e-9  # how far from its exact value a stored number may be, on its safe side
 STEP = 2.0**-52  # what float64 cannot resolve near 1
-ABSOLUTE = (
-    1e-12  # of the scale: where p_lower and p_upper nearly agree, digits of the radius cancel
-)
+# Of the scale: where p_lower and p_upper nearly agree, digits of the radius cancel. On a lattice
+# the first implementation bisects a curve that is itself rounded.
+ABSOLUTE, LATTICE_ABSOLUTE = 1e-12, 1e-10
 _ROUND_LEVEL = 1e-6  # how near to three significant digits a level must be to be a chosen one
 
 Predicate = Callable[[float], bool]
@@ -59,8 +59,8 @@ class Chain:
         if countable:
             pair, odd = self._check_bounds(row, Evidence(self._claim, row))
         if odd != "selection.counts":
-            self._check_class(row, pair)
-        self._check_radius(row, pair)
+            self.check_class(row, pair)
+        self.check_radius(row, pair)
 
     def _check_bounds(self, row: Row, evidence: Evidence) -> tuple[Pair, str]:
         """The pair of bounds to judge by, without an odd one, and the field that is the odd one."""
@@ -69,12 +69,12 @@ class Chain:
         lower, upper = float(row["p_lower"]), float(row["p_upper"])
         chosen = selected(self._claim, row)
         below = self._below(evidence, chosen)
-        if not (0 <= lower <= 1 and _safe_and_near(below, lower)):
+        if not (0 <= lower <= 1 and is_safe_and_near(below, lower)):
             odd = self._odd_one(row, evidence, chosen)
             self.p_lower.add(row.where, odd, self._described(row, odd, evidence, below))
             return (1 - upper, upper) if odd == "p_lower" else (lower, upper), odd
         above = _negated(lambda p: evidence.is_upper(p, chosen, lower))
-        if not (0 <= upper <= 1 and _safe_and_near(above, -upper)):
+        if not (0 <= upper <= 1 and is_safe_and_near(above, -upper)):
             side = "too far above" if above(-upper) else "below"
             exact = -largest(above, -1.0, 0.0)
             self.p_upper.add(row.where, "p_upper", f"is {upper!r}, {side} {exact!r}, the bound")
@@ -93,7 +93,7 @@ class Chain:
             return "p_lower"
         other = row["prediction"]
         is_class = other != chosen and 0 <= other < self._claim["num_classes"]
-        if is_class and _safe_and_near(self._below(evidence, other), float(row["p_lower"])):
+        if is_class and is_safe_and_near(self._below(evidence, other), float(row["p_lower"])):
             return "selection.counts"
         if self._claim["scores"] == "softmax":
             return "estimation.sums"
@@ -121,7 +121,8 @@ class Chain:
             f"disagrees with p_lower and p_upper: {stored!r} is {side}{exact} what the draws give"
         )
 
-    def _check_class(self, row: Row, pair: Pair) -> None:
+    def check_class(self, row: Row, pair: Pair) -> None:
+        """Whether the prediction is the selected class, or none where the bounds prove nothing."""
         self.chosen.examined += 1
         chosen, claims = selected(self._claim, row), pair[0] > pair[1]
         expected = chosen if claims else ABSTAINS
@@ -134,7 +135,8 @@ class Chain:
                 f"p_lower is {proved} p_upper",
             )
 
-    def _check_radius(self, row: Row, pair: Pair) -> None:
+    def check_radius(self, row: Row, pair: Pair) -> None:
+        """Whether the radius is what the bounds prove."""
         self.radius.examined += 1
         stored = float(row["radius"])
         if not pair[0] > pair[1]:
@@ -142,8 +144,9 @@ class Chain:
                 self.radius.add(row.where, "radius", f"is {stored!r}, but nothing is proved: 0")
             return
         below = self.proved(pair)
-        unit = self._claim.law.scale / self._claim.sensitivity
-        if not (stored >= 0 and _safe_and_near(below, stored, ABSOLUTE * unit)):
+        unit = self._claim.unit
+        least = unit * (ABSOLUTE if self._claim.law.lattice is None else LATTICE_ABSOLUTE)
+        if not (stored >= 0 and is_safe_and_near(below, stored, least)):
             side = "too far below" if stored >= 0 and below(stored) else "above"
             exact = f" {largest(below, 0.0, 50 * unit)!r}," if self.radius.describes else ""
             self.radius.add(
@@ -156,9 +159,13 @@ class Chain:
         holds = BOUNDS[claim["bound"]]
 
         def proved(radius: float) -> bool:
-            shift = mp().mpf(radius) * claim.sensitivity / claim.law.scale
+            if radius <= 0:  # about no attack at all
+                return True
+            m = mp()
+            shift = (m.mpf(radius) * claim.sensitivity + claim["slack"]) / claim.law.scale
+            tau = m.mpf(claim["tau"])
             return self._once(
-                ("r", radius, pair), lambda: holds(claim.law, pair[0], pair[1], shift)
+                ("r", radius, pair), lambda: holds(claim.law, pair[0], pair[1], shift, tau)
             )
 
         return proved
@@ -194,6 +201,6 @@ def _negated(above: Predicate) -> Predicate:
     return lambda p: above(-p)
 
 
-def _safe_and_near(below: Predicate, stored: float, least: float = STEP) -> bool:
+def is_safe_and_near(below: Predicate, stored: float, least: float = STEP) -> bool:
     """Whether `stored` is on the safe side, and a slightly larger number is not."""
     return below(stored) and not below(stored + abs(stored) * RELATIVE + least)

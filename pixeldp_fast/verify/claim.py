@@ -19,6 +19,8 @@ SCORES = ("argmax", "softmax")
 COMPETITORS = ("complement", "all")
 STOPS = ("fixed", "loss", "decided")
 MEAN_BOUNDS = ("hoeffding", "bernstein", "betting", "hoeffding+bernstein")
+GUARANTEES = ("real arithmetic", "lattice")
+INPUTS = ("lattice", "real attacks", "real")  # with a lattice: which inputs the claim is about
 BACKENDS = ("triton", "native", "torch", "reference")
 # Where stop="loss" looks before its cap, and what of alpha the interval at the cap gets.
 LOOKS_AT = tuple(Fraction(a, b) for a, b in ((1, 8), (1, 4), (7, 20), (1, 2), (7, 10)))
@@ -45,8 +47,13 @@ class Claim:
     law: AbstractLaw
     sensitivity: float
 
+    @property
+    def unit(self) -> float:
+        """A shift of one noise scale, in input units."""
+        return self.law.scale / self.sensitivity
+
     def __getitem__(self, name: str) -> Any:
-        return self.terms[name]
+        return self.terms[name] if name in self.terms else _UNSAID[name]
 
     @property
     def looks(self) -> dict[int, Fraction]:
@@ -79,6 +86,7 @@ def read_claim(terms: Any) -> Claim:
             f"`terms` has `{'`, `'.join(unknown)}`, which this verification does not know: it "
             "refuses the record rather than ignore a part of its claim."
         )
+    stored, terms = terms, {**_UNSAID, **terms}
     for name, (fits, accepted) in _TERMS.items():
         if name not in terms:
             raise RecordError(f"`terms.{name}` is missing.")
@@ -88,7 +96,8 @@ def read_claim(terms: Any) -> Claim:
     if terms["bound"] == "pixeldp-classical" and not law.classical:
         raise RecordError("`terms.bound` is 'pixeldp-classical', which is not proved for this law.")
     _check_rules(terms)
-    claim = Claim(terms, law, _sensitivity(terms))
+    _check_program(terms, law)
+    claim = Claim(stored, law, _sensitivity(terms))
     words = split_in_words(claim)
     if terms["split"] != words:
         raise RecordError(
@@ -118,6 +127,20 @@ def _check_rules(terms: dict[str, Any]) -> None:
         raise RecordError(f"`terms.stop` is {terms['stop']!r}, which is for votes alone.")
     if terms["stop"] == "decided" and terms["competitor"] != "complement":
         raise RecordError("`terms.competitor` of decisions is 'complement'.")
+
+
+def _check_program(terms: dict[str, Any], law: AbstractLaw) -> None:
+    """Refuse a guarantee that this noise cannot give."""
+    expected = GUARANTEES[law.lattice is not None]
+    if terms["guarantee"] != expected:
+        raise RecordError(f"`terms.guarantee` of this mechanism is {expected!r}.")
+    if law.lattice is not None:
+        if terms["coordinates"] < 1:
+            raise RecordError("`terms.coordinates` of noise on a lattice is at least 1.")
+        return
+    for name, only in (("inputs", "real"), ("coordinates", 0), ("tau", 0.0), ("slack", 0.0)):
+        if terms[name] != only:
+            raise RecordError(f"`terms.{name}` is {terms[name]!r}, but the noise has no lattice.")
 
 
 def split_in_words(claim: Claim) -> str:
@@ -174,6 +197,15 @@ def _is_shape(value: Any) -> bool:
     return isinstance(value, list) and all(type(v) is int and v > 0 for v in value)
 
 
+# What a record leaves out where it is so.
+_UNSAID = {
+    "loss": None,
+    "mean_bound": MEAN_BOUNDS[-1],
+    "inputs": "real",
+    "coordinates": 0,
+    "tau": 0.0,
+    "slack": 0.0,
+}
 # Every term: whether a value is known here, and what is.
 _TERMS: dict[str, tuple[Callable[[Any], bool], str]] = {
     "version": (lambda v: isinstance(v, str), "text"),
@@ -198,6 +230,10 @@ _TERMS: dict[str, tuple[Callable[[Any], bool], str]] = {
     "stop": _one_of(*STOPS),
     "loss": (_is_loss, "null and numbers in (0, 1)"),
     "mean_bound": _one_of(*MEAN_BOUNDS),
-    "guarantee": _one_of("real arithmetic"),
+    "guarantee": _one_of(*GUARANTEES),
+    "inputs": _one_of(*INPUTS),
+    "coordinates": _whole(0, 2**34),
+    "tau": (lambda v: type(v) is float and 0 <= v < 1, "numbers in [0, 1)"),
+    "slack": (lambda v: type(v) is float and 0 <= v < math.inf, "finite numbers from 0 on"),
     "split": (lambda v: isinstance(v, str), "text"),
 }

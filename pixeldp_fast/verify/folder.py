@@ -15,9 +15,10 @@ from typing import Any
 from pixeldp_fast.errors import RecordError
 from pixeldp_fast.verify.claim import Claim
 from pixeldp_fast.verify.findings import Check
-from pixeldp_fast.verify.reading import FORMAT, TALLIES, Records, parsed
+from pixeldp_fast.verify.reading import FORMAT, TALLIES, Records, Row, parsed
 
-MANIFEST, CERTIFICATES, SHARDS = "manifest.json", "certificates.jsonl", "shards"
+MANIFEST, SHARDS = "manifest.json", "shards"
+CERTIFICATES, DECISIONS = "certificates.jsonl", "decisions.jsonl"
 _NAME = re.compile(r"(selection|estimation)-e(\d{10})-(\d{10})-d(\d{10})-(\d{10})\.json")
 _MANIFEST_KEYS = {"format", "terms", "data", "indices", "labels", "shards"}
 _SHARD_KEYS = {"format", "manifest", "purpose", "examples", "draws", "counts", "checksum"}
@@ -45,6 +46,11 @@ class Manifest:
     index: list[int]
 
     @property
+    def result(self) -> str:
+        """The name of the file that the run ends with."""
+        return DECISIONS if "radii" in self.content else CERTIFICATES
+
+    @property
     def data_fingerprint(self) -> Any:
         """sha256 of the examples, as stored."""
         data = self.content["data"]
@@ -69,15 +75,17 @@ def read_manifest(folder: Path) -> Manifest:
     content = parsed(str(path), data)
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         raise RecordError(f"{path}: `format` is not {FORMAT}, the one known here.")
-    if content.keys() != _MANIFEST_KEYS:
-        odd = sorted(content.keys() ^ _MANIFEST_KEYS)
+    odd = sorted(content.keys() - {"radii"} ^ _MANIFEST_KEYS)
+    if odd:
         raise RecordError(f"{path}: {', '.join(map(repr, odd))} is missing or not known here.")
-    if not (folder / CERTIFICATES).is_file():
+    index = _indices(path, content["indices"])
+    manifest = Manifest(content, hashlib.sha256(data).hexdigest(), index)
+    if not (folder / manifest.result).is_file():
         raise RecordError(
-            f"{folder} is not complete: it has no {CERTIFICATES}, so nothing is certified yet. "
+            f"{folder} is not complete: it has no {manifest.result}, so nothing is certified yet. "
             "Resume the run first."
         )
-    return Manifest(content, hashlib.sha256(data).hexdigest(), _indices(path, content["indices"]))
+    return manifest
 
 
 def _indices(path: Path, text: Any) -> list[int]:
@@ -101,19 +109,19 @@ def check_folder(folder: Path, manifest: Manifest, records: Records) -> list[Che
 
 def _against_manifest(manifest: Manifest, records: Records) -> Check:
     check = Check("manifest", "terms, examples and labels are those that the run began with")
-    terms, content = records.claim.terms, manifest.content
+    terms, content, result = records.claim.terms, manifest.content, manifest.result
     check.examined = len(terms) + 2
     began = content["terms"] if isinstance(content["terms"], dict) else {}
     for name in {**terms, **began}:
         ours, first = terms.get(name, "absent"), began.get(name, "absent")
         if ours != first:
-            words = f"is {ours!r}, but the run began with {first!r}"
-            check.add(CERTIFICATES, f"terms.{name}", words)
-    index = [row["index"] for row in records.rows]
-    if index != manifest.index:
-        check.add(CERTIFICATES, "index", "is not the list of examples of the manifest, in order")
+            check.add(result, f"terms.{name}", f"is {ours!r}, but the run began with {first!r}")
+    if [row["index"] for row in records.rows] != manifest.index:
+        check.add(result, "index", "is not the list of examples of the manifest, in order")
+    if records.decided and any(row["radii"] != content.get("radii") for row in records.rows):
+        check.add(result, "radii", "are not those of the manifest")
     if _labels_fingerprint([row["label"] for row in records.rows]) != content["labels"]:
-        check.add(CERTIFICATES, "label", "the labels' sha256 is not that of the manifest")
+        check.add(result, "label", "the labels' sha256 is not that of the manifest")
     return check
 
 
@@ -128,9 +136,8 @@ def _labels_fingerprint(labels: list[int | None]) -> str | None:
 
 
 def _against_shards(folder: Path, manifest: Manifest, records: Records) -> Check:
-    check = Check("shards", "checksums, every draw once, and their sum is the certificates' counts")
-    sums: dict[str, list[Tally | None]] = {name: [None] * len(records.rows) for name in TALLIES}
-    places: dict[tuple[str, Range], list[Range]] = defaultdict(list)
+    check = Check("shards", "checksums, every draw once, and their sum is what was judged")
+    held: dict[tuple[str, int], list[tuple[Range, Tally]]] = defaultdict(list)
     for path in sorted((folder / SHARDS).glob("*")):
         check.examined += 1
         try:
@@ -138,23 +145,27 @@ def _against_shards(folder: Path, manifest: Manifest, records: Records) -> Check
         except RecordError as error:
             check.add(f"{SHARDS}/{path.name}", "shard", str(error))
             continue
-        places[purpose, examples].append(draws)
         for place, tally in zip(range(*examples), rows, strict=True):
-            if place < len(records.rows):
-                sums[purpose][place] = _added(sums[purpose][place], tally)
-    _check_tiling(check, places, records)
-    for name in TALLIES:
-        for row, total in zip(records.rows, sums[name], strict=True):
-            for part in row[name]:
-                if total is not None and total[part] != row[name][part]:
-                    check.add(row.where, f"{name}.{part}", "is not the sum of the shards")
+            if sum(tally["counts"]):  # none where the example had stopped
+                held[purpose, place].append((draws, tally))
+    beyond = sorted({place for _, place in held if place >= len(records.rows)})
+    if beyond:
+        check.add(SHARDS, "examples", f"from {beyond[0]} on are not among those of the run")
+    for place, row in enumerate(records.rows):
+        for name in TALLIES:
+            _check_sum(check, row, name, held[name, place])
     return check
 
 
-def _added(total: Tally | None, tally: Tally) -> Tally:
-    if total is None:
-        return tally
-    return {part: [a + b for a, b in zip(total[part], tally[part], strict=True)] for part in tally}
+def _check_sum(check: Check, row: Row, name: str, parts: list[tuple[Range, Tally]]) -> None:
+    """Whether an example's shards hold each of its draws once, and its counts."""
+    if not _tiles(sorted(draws for draws, _ in parts), sum(row[name]["counts"])):
+        check.add(row.where, f"{name}.draws", "are not in the shards, every one once")
+        return
+    for part, numbers in row[name].items():
+        columns = zip(*(tally[part] for _, tally in parts), strict=True)
+        if [sum(column) for column in columns] != numbers:
+            check.add(row.where, f"{name}.{part}", "is not the sum of the shards")
 
 
 def _shard(path: Path, manifest: Manifest, claim: Claim) -> tuple[str, Range, Range, list[Tally]]:
@@ -185,11 +196,12 @@ def _shard(path: Path, manifest: Manifest, claim: Claim) -> tuple[str, Range, Ra
         dict(zip(parts, row, strict=True))
         for row in zip(*(content[part] for part in parts), strict=True)
     ]
-    _check_shape(rows, claim, b - a, j - i)
+    stops = claim["stop"] != "fixed" and name[1] == "estimation"
+    _check_shape(rows, claim, b - a, {j - i, 0} if stops else {j - i})
     return name[1], (a, b), (i, j), rows
 
 
-def _check_shape(rows: list[Tally], claim: Claim, examples: int, draws: int) -> None:
+def _check_shape(rows: list[Tally], claim: Claim, examples: int, draws: set[int]) -> None:
     classes = claim["num_classes"]
     widths = {"counts": classes + 1, "sums": classes, "squares": classes}
     if len(rows) != examples or any(
@@ -198,25 +210,8 @@ def _check_shape(rows: list[Tally], claim: Claim, examples: int, draws: int) -> 
         for part in row
     ):
         raise RecordError("does not hold the run's examples and classes")
-    if any(sum(row["counts"]) != draws for row in rows):
+    if any(sum(row["counts"]) not in draws for row in rows):
         raise RecordError("`counts` do not add up to its draws")
-
-
-def _check_tiling(
-    check: Check, places: dict[tuple[str, Range], list[Range]], records: Records
-) -> None:
-    """Every draw of every example must lie in exactly one shard."""
-    for name, draws in zip(TALLIES, (records.claim["n0"], records.claim["n"]), strict=True):
-        found = {
-            examples: sorted(d) for (purpose, examples), d in places.items() if purpose == name
-        }
-        blocks = sorted(found)
-        if not _tiles(blocks, len(records.rows)):
-            check.add(SHARDS, f"{name}.examples", "do not cover every example exactly once")
-        for examples in blocks:
-            if not _tiles(found[examples], draws):
-                words = f"of examples {examples} do not cover every draw exactly once"
-                check.add(SHARDS, f"{name}.draws", words)
 
 
 def _tiles(ranges: list[Range], end: int) -> bool:

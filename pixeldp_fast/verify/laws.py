@@ -12,11 +12,16 @@ from pixeldp_fast.verify.arithmetic import Real, mp, normal_cdf, normal_quantile
 
 @dataclass(frozen=True)
 class AbstractLaw(abc.ABC):
-    """One law of the noise, as a record names it."""
+    """One law of the noise, as a record names it; with a lattice, rounded to multiples of 1/m."""
 
     scale: float
+    lattice: int | None = None
     parameter: ClassVar[str]  # what the record calls the scale
     classical: ClassVar[bool] = False  # whether the paper's own bound is proved for it
+
+    @abc.abstractmethod
+    def upper_tail(self, x: Real) -> Real:
+        """P(noise > x scales), x >= 0."""
 
     @abc.abstractmethod
     def tradeoff(self, alpha: Real, r: Real) -> Real:
@@ -32,6 +37,9 @@ class GaussianLaw(AbstractLaw):
 
     parameter = "sigma"
     classical = True
+
+    def upper_tail(self, x: Real) -> Real:
+        return normal_cdf(-x)
 
     def tradeoff(self, alpha: Real, r: Real) -> Real:
         if alpha <= 0 or alpha >= 1:
@@ -51,6 +59,9 @@ class LaplaceLaw(AbstractLaw):
     parameter = "scale"
     classical = True
 
+    def upper_tail(self, x: Real) -> Real:
+        return mp().exp(-x) / 2
+
     def tradeoff(self, alpha: Real, r: Real) -> Real:
         decay = mp().exp(-r)
         if alpha < decay / 2:
@@ -65,6 +76,9 @@ class UniformLaw(AbstractLaw):
     """Source: Yang et al., ICML 2020; the one-axis shift is the worst."""
 
     parameter = "half_width"
+
+    def upper_tail(self, x: Real) -> Real:
+        return max((1 - x) / 2, mp().mpf(0))
 
     def tradeoff(self, alpha: Real, r: Real) -> Real:
         return max(mp().mpf(0), 1 - alpha - r / 2)
@@ -93,7 +107,7 @@ def law_of(record: Any) -> AbstractLaw:
         found = record.get("law") if isinstance(record, dict) else record
         raise RecordError(f"`mechanism` names the law {found!r}; known here: {', '.join(LAWS)}.")
     law = LAWS[record["law"]]
-    unknown = record.keys() - {"law", law.parameter}
+    unknown = record.keys() - {"law", law.parameter, "lattice"}
     if unknown:
         raise RecordError(
             f"`mechanism` has {', '.join(sorted(map(repr, unknown)))}, which this verification "
@@ -102,4 +116,7 @@ def law_of(record: Any) -> AbstractLaw:
     scale: Any = record.get(law.parameter)
     if not (type(scale) in (int, float) and 0 < scale < float("inf")):
         raise RecordError(f"`mechanism` must have a finite {law.parameter} above 0, not {scale!r}.")
-    return law(float(scale))
+    lattice = record.get("lattice")
+    if lattice is not None and not (type(lattice) is int and lattice > 0 and law is not UniformLaw):
+        raise RecordError(f"`mechanism` has the lattice {lattice!r}, which no {record['law']} has.")
+    return law(float(scale), lattice)

@@ -12,8 +12,9 @@ from pixeldp_fast.errors import MissingExtra, RecordError
 from pixeldp_fast.verify.claim import Claim, is_number, read_claim
 
 FORMAT = 1
+CERTIFICATES, DECISIONS = "certificates", "decisions"
 TALLIES = ("selection", "estimation")
-_PARQUET_TERMS = b"pixeldp_fast.terms"
+_PARQUET_TERMS, _PARQUET_RADII = b"pixeldp_fast.terms", b"pixeldp_fast.radii"
 _MAGIC = b"PAR1"
 
 
@@ -42,6 +43,11 @@ class Records:
 
     claim: Claim
     rows: list[Row]
+
+    @property
+    def decided(self) -> bool:
+        """Whether they are decisions about radii, not certificates."""
+        return bool(self.claim["stop"] == "decided")
 
 
 def read_records(path: Path) -> Records:
@@ -113,7 +119,12 @@ def _json_lines(path: Path) -> tuple[list[tuple[str, dict[str, Any]]], Any]:
             raise RecordError(f"{path}, {place}: not a record.")
         if record.pop("format", None) != FORMAT:
             raise RecordError(f"{path}, {place}: `format` is not {FORMAT}, the one known here.")
+        kind = record.pop("kind", CERTIFICATES)
+        if kind not in (CERTIFICATES, DECISIONS):
+            raise RecordError(f"{path}, {place}: `kind` is {kind!r}, which is not known here.")
         own = record.pop("terms", None)
+        if kind != (DECISIONS if _stop(own) == "decided" else CERTIFICATES):
+            raise RecordError(f"{path}, {place}: `kind` is {kind!r}, with stop={_stop(own)!r}.")
         if records and own != terms:
             raise RecordError(
                 f"{path}, {place}: {differing(terms, own)} unlike the lines before; a file's "
@@ -122,6 +133,10 @@ def _json_lines(path: Path) -> tuple[list[tuple[str, dict[str, Any]]], Any]:
         terms = own
         records.append((place, record))
     return records, terms
+
+
+def _stop(terms: Any) -> Any:
+    return terms.get("stop") if isinstance(terms, dict) else None
 
 
 def differing(ours: Any, theirs: Any) -> str:
@@ -146,7 +161,11 @@ def _parquet(path: Path) -> tuple[list[tuple[str, dict[str, Any]]], Any]:
     if stored is None:
         raise RecordError(f"{path}: `terms` is missing from the metadata of the table.")
     terms = parsed(f"{path}, terms", stored)
-    return [(f"row {i}", _nested(row)) for i, row in enumerate(table.to_pylist(), 1)], terms
+    rows = [_nested(row) for row in table.to_pylist()]
+    radii = table.schema.metadata.get(_PARQUET_RADII)
+    for row in rows if radii is not None else []:
+        row["radii"] = parsed(f"{path}, radii", radii)
+    return [(f"row {i}", row) for i, row in enumerate(rows, 1)], terms
 
 
 def _nested(row: dict[str, Any]) -> dict[str, Any]:
@@ -163,13 +182,14 @@ def _nested(row: dict[str, Any]) -> dict[str, Any]:
 
 def _check_form(where: str, record: dict[str, Any], claim: Claim) -> None:
     """Refuse a record with a field that is missing, unknown, or not of the kind that is written."""
-    unknown = sorted(map(str, record.keys() - _FIELDS.keys() - set(TALLIES)))
+    fields = _FIELDS | (_DECISION_FIELDS if claim["stop"] == "decided" else {})
+    unknown = sorted(map(str, record.keys() - fields.keys() - set(TALLIES)))
     if unknown:
         raise RecordError(
             f"{where}: `{'`, `'.join(unknown)}` is not known to this verification, which refuses "
             "the record rather than ignore a part of it."
         )
-    for name, (fits, kind) in _FIELDS.items():
+    for name, (fits, kind) in fields.items():
         if name not in record or not fits(record[name]):
             raise RecordError(f"{where}: `{name}` is missing or not {kind}.")
     classes = claim["num_classes"]
@@ -197,4 +217,18 @@ _FIELDS: dict[str, tuple[Callable[[Any], bool], str]] = {
     "label": (lambda v: v is None or type(v) is int, "an integer or null"),
     "prediction": (lambda v: type(v) is int, "an integer"),
     **dict.fromkeys(("radius", "p_lower", "p_upper"), (is_number, "a finite number")),
+}
+
+
+def _list_of(fits: Callable[[Any], bool], width: int | None = None) -> Callable[[Any], bool]:
+    return lambda v: (
+        isinstance(v, list) and len(v) == (width or max(1, len(v))) and all(map(fits, v))
+    )
+
+
+_DECISION_FIELDS: dict[str, tuple[Callable[[Any], bool], str]] = {
+    "radii": (_list_of(lambda v: is_number(v) and v >= 0), "a list of finite numbers from 0 on"),
+    "status": (_list_of(lambda v: type(v) is int and -1 <= v <= 1), "a list of 1, 0 and -1"),
+    "draws": (_counts, "an integer of at least 0"),
+    **dict.fromkeys(("lower_at", "upper_at"), (_list_of(_counts, 2), "hits and draws")),
 }

@@ -20,6 +20,7 @@ from pixeldp_fast.errors import InvalidArgument, UnsupportedBackend
 from pixeldp_fast.noise.stream import Purpose, Stream
 from pixeldp_fast.plan.plan import Plan, make_plan
 from pixeldp_fast.smooth.model import PixelDP
+from pixeldp_fast.verify.chain import selected
 from pixeldp_fast.verify.claim import Claim
 from pixeldp_fast.verify.close import MARGINS, CloseCalls
 from pixeldp_fast.verify.findings import Check
@@ -145,6 +146,13 @@ def check_draws(
             tally = again.engine.run(x, index, Stream(claim["seed"], purpose), 0, n)
             for part, words in _differing(row[name], tally, again.close):
                 check.add(row.where, f"{name}.{part}", words)
+        for name in ("lower_at", "upper_at") if "radii" in row.record else ():
+            hits, draws = row[name]
+            stream = Stream(claim["seed"], Purpose.ESTIMATION)
+            made = again.engine.run(x, index, stream, 0, draws).counts[0, selected(claim, row)]
+            allowed = 0 if again.close is None else again.close.votes
+            if abs(int(made) - hits) > allowed:
+                check.add(row.where, name, f"says {hits} of {draws}, drawn again {made}")
     report(len(rows), len(rows))
     return check
 

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from pixeldp_fast.verify.chain import Chain
 from pixeldp_fast.verify.claim import Claim
+from pixeldp_fast.verify.decided import DecisionChain
 from pixeldp_fast.verify.findings import Check
 from pixeldp_fast.verify.means import GRID
-from pixeldp_fast.verify.reading import TALLIES, Records, Row
+from pixeldp_fast.verify.reading import Records, Row
 
 Report = Callable[[int, int], None]
 
@@ -18,7 +19,7 @@ def check_rows(records: Records, report: Report) -> list[Check]:
     """Check every row; `report` gets the rows done and in all."""
     claim, rows = records.claim, records.rows
     counts = Check("counts", "the draws are as many as declared, and the sums fit them")
-    chain = Chain(claim)
+    chain = DecisionChain(claim) if records.decided else Chain(claim)
     for done, row in enumerate(rows):
         report(done, len(rows))
         chain.check(row, _check_counts(counts, claim, row))
@@ -49,17 +50,21 @@ def _check_counts(check: Check, claim: Claim, row: Row) -> bool:
         tally = row[name]
         found = sum(tally["counts"])
         if found not in ends:
-            needed = " or ".join(map(str, ends))
-            check.add(row.where, f"{name}.counts", f"holds {found} draws, not {needed}")
+            check.add(row.where, f"{name}.counts", f"holds {found} draws, not {_words(ends)}")
         elif "sums" in tally:
             _check_sums(check, row.where, name, tally, found)
     return len(check.disagreements) == before
 
 
-def _ends(claim: Claim) -> list[tuple[str, str, list[int]]]:
+def _ends(claim: Claim) -> list[tuple[str, str, Sequence[int]]]:
     """Every tally, the term that says how many draws it holds, and the numbers it may hold."""
-    both = zip(TALLIES, ("n0", "n"), ([claim["n0"]], list(claim.looks)), strict=True)
-    return list(both)
+    decided = claim["stop"] == "decided"
+    ends: Sequence[int] = range(1, claim["n"] + 1) if decided else list(claim.looks)
+    return [("selection", "n0", [claim["n0"]]), ("estimation", "n", ends)]
+
+
+def _words(ends: Sequence[int]) -> str:
+    return f"{ends[0]} to {ends[-1]}" if isinstance(ends, range) else " or ".join(map(str, ends))
 
 
 def _check_sums(check: Check, where: str, name: str, tally: dict[str, Any], n: int) -> None:

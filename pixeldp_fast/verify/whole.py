@@ -10,7 +10,8 @@ from pixeldp_fast.errors import RecordError
 from pixeldp_fast.verify.arithmetic import mp
 from pixeldp_fast.verify.claim import NORMS, Claim, read_claim
 from pixeldp_fast.verify.findings import Check, Verification
-from pixeldp_fast.verify.folder import CERTIFICATES, Manifest, check_folder, is_run, read_manifest
+from pixeldp_fast.verify.folder import Manifest, check_folder, is_run, read_manifest
+from pixeldp_fast.verify.lattice import check_lattice
 from pixeldp_fast.verify.reading import Records, read_records
 from pixeldp_fast.verify.rows import Report, check_rows
 
@@ -30,7 +31,7 @@ def read(path: str | os.PathLike[str]) -> tuple[Records, Manifest | None]:
         raise RecordError(f"{place} is not the folder of a run: it has no manifest.json.")
     manifest = read_manifest(place)
     read_claim(manifest.content["terms"])
-    return read_records(place / CERTIFICATES), manifest
+    return read_records(place / manifest.result), manifest
 
 
 def verify(
@@ -65,7 +66,7 @@ def verify(
     mp()
     claim = records.claim
     terms = Check("terms", f"every one known here; made by version {__version__}", len(claim.terms))
-    checks = [terms, *check_rows(records, report)]
+    checks = [terms, check_lattice(claim), *check_rows(records, report)]
     if manifest is not None:
         checks += check_folder(Path(path), manifest, records)
     else:
@@ -79,6 +80,8 @@ def _recertifiable(claim: Claim) -> Check:
     """What `recertify` may change: everything that the number of draws does not depend on."""
     norms = [norm for norm in NORMS if norm in claim["sensitivities"]]
     elsewhere = f"another bound, and the norms {', '.join(norms)}"
+    if claim["stop"] == "decided":
+        elsewhere = f"other radii, and the norms {', '.join(norms)}"
     if claim["stop"] == "fixed":
         return Check("recertify", f"allowed: another alpha, {elsewhere}", 1)
     return Check(

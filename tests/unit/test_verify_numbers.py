@@ -108,7 +108,7 @@ RADIUS_ENTRIES = [
 @pytest.mark.parametrize(("law", "bound", "lower", "upper", "radius"), RADIUS_ENTRIES)
 def test_reference_values_of_radii(law, bound, lower, upper, radius):
     made = LAWS[law](1.0)
-    assert brackets(lambda r: BOUNDS[bound](made, lower, upper, mp().mpf(r)), radius, 1e-9)
+    assert brackets(lambda r: BOUNDS[bound](made, lower, upper, mp().mpf(r), 0), radius, 1e-9)
 
 
 @given(st.integers(1, 2000), st.floats(0, 1), st.floats(1e-9, 0.4))
