@@ -277,6 +277,7 @@ class TritonEngine(AbstractEngine):
             trial = checks.trial_features(self._plan, self._device)
             now = checks.module_outputs(self._plan, trial)
             if not torch.equal(now.nan_to_num(), self._theirs.nan_to_num()):
+                logger.info("triton: the module's outputs are not what they were; loaded anew")
                 self._load()
 
     def _refresh(self) -> None:
