@@ -25,7 +25,10 @@ _LISTED = 20  # disagreements of one kind; the rest is counted
 
 Record = Annotated[
     Path,
-    typer.Argument(help="A run's folder, its certificates.jsonl, or a .jsonl or .parquet file."),
+    typer.Argument(
+        help="A run's folder, its certificates.jsonl, a .jsonl or .parquet file, or the folder or "
+        "intervals.jsonl of regress."
+    ),
 ]
 Model = Annotated[
     str | None,
@@ -55,6 +58,7 @@ def verify(
     examples is drawn again from the stored seed. Needs the extra `verify`.
     """
     from pixeldp_fast.errors import InvalidArgument
+    from pixeldp_fast.verify.regression import intervals_file
     from pixeldp_fast.verify.whole import read
     from pixeldp_fast.verify.whole import verify as verified
 
@@ -62,6 +66,10 @@ def verify(
         raise InvalidArgument("--model needs --data: the draws are made at the record's examples.")
     if draws < 1:
         raise InvalidArgument(f"--draws must be at least 1, got {draws}.")
+    intervals = intervals_file(file)
+    if intervals is not None:
+        _finish(_of_intervals(intervals, data))
+        return
     records, manifest = read(file)
     with shown("verify", lambda info: f"{info['of']} examples", "rate") as progress:
         found = verified(file, records, manifest, _paced(progress))
@@ -71,9 +79,36 @@ def verify(
         found.checks.extend(_with_data(records, manifest, dataset, model, draws, words))
     else:
         found.checks.extend(_without_data())
+    _finish(found)
+
+
+def _finish(found: Verification) -> None:
     show("", _table(found), "", *_listing(found), _verdict(found))
     if not found.passed:
         raise typer.Exit(DISAGREES)
+
+
+def _of_intervals(path: Path, data: str | None) -> Verification:
+    """A regressor's intervals; its draws are not made again."""
+    from pixeldp_fast.errors import InvalidArgument
+    from pixeldp_fast.verify.regression import verify_intervals
+
+    if data is not None:
+        raise InvalidArgument(
+            "--data and --model are for certificates: of a regressor's intervals the ends are "
+            "derived again, but no draws made."
+        )
+    with shown("verify", lambda info: f"{info['of']} examples", "rate") as progress:
+        found = verify_intervals(path, _paced(progress))
+    found.checks.extend(_without_draws())
+    return found
+
+
+def _without_draws() -> Iterator[Check]:
+    from pixeldp_fast.verify.findings import Check
+
+    for name in ("data", "model", "draws"):
+        yield Check(name, "not for intervals", skipped=True)
 
 
 def _paced(progress: Any) -> Any:
@@ -106,7 +141,7 @@ def _with_data(
     if source is None:
         yield from _without_model()
         return
-    noise = NoiseWords() if Path(source).is_dir() else _noise_of(records)
+    noise = _noise_of(records, own=Path(source).is_dir())
     model = open_model(source, noise, dataset, **words).model
     same = check_model(records.claim, model)
     yield same
@@ -137,11 +172,12 @@ def _without_model() -> Iterator[Check]:
         yield Check(name, "give --model and --data", skipped=True)
 
 
-def _noise_of(records: Records) -> NoiseWords:
-    """The record's own noise, for a model that brings none."""
+def _noise_of(records: Records, *, own: bool) -> NoiseWords:
+    """The record's noise, or only its lattice for a model that brings its `own`."""
     law = records.claim["mechanism"]
     option = {"Gaussian": "sigma", "Laplace": "laplace", "Uniform": "uniform"}[law["law"]]
-    return NoiseWords(**{option: repr(records.claim.law.scale)})
+    named: dict[str, Any] = {} if own else {option: repr(records.claim.law.scale)}
+    return NoiseWords(lattice=law.get("lattice"), **named)
 
 
 def _table(found: Verification) -> Any:
