@@ -17,12 +17,14 @@ from typing import TYPE_CHECKING, Any
 from pixeldp_fast._version import __version__
 
 if TYPE_CHECKING:
+    from pixeldp_fast.jobs.decide import decide_dataset
     from pixeldp_fast.jobs.local import certify_dataset
     from pixeldp_fast.noise.gaussian import Gaussian
     from pixeldp_fast.noise.laplace import Laplace
     from pixeldp_fast.noise.uniform import Uniform
     from pixeldp_fast.smooth.certificate import Certificate, Certificates
     from pixeldp_fast.smooth.classifier import SmoothedClassifier
+    from pixeldp_fast.smooth.decisions import Decisions
     from pixeldp_fast.smooth.model import PixelDP
     from pixeldp_fast.smooth.regressor import SmoothedRegressor
     from pixeldp_fast.types import ABSTAIN, Norm
@@ -31,6 +33,7 @@ __all__ = [
     "ABSTAIN",
     "Certificate",
     "Certificates",
+    "Decisions",
     "Gaussian",
     "Laplace",
     "Norm",
@@ -40,6 +43,7 @@ __all__ = [
     "Uniform",
     "__version__",
     "certify_dataset",
+    "decide_dataset",
 ]
 
 _HOMES = {
@@ -53,7 +57,9 @@ _HOMES = {
     "PixelDP": "smooth.model",
     "SmoothedClassifier": "smooth.classifier",
     "SmoothedRegressor": "smooth.regressor",
+    "Decisions": "smooth.decisions",
     "certify_dataset": "jobs.local",
+    "decide_dataset": "jobs.decide",
 }
 
 

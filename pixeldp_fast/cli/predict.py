@@ -104,7 +104,7 @@ def _table(rows: list[dict[str, Any]], dataset: Dataset, n: int, alpha: float) -
     from rich.table import Table
     from rich.text import Text
 
-    from pixeldp_fast.report.words import grouped, percent
+    from pixeldp_fast.report.words import confidence, grouped, percent
     from pixeldp_fast.types import ABSTAIN
 
     has_labels = bool(rows) and "label" in rows[0]
@@ -121,5 +121,8 @@ def _table(rows: list[dict[str, Any]], dataset: Dataset, n: int, alpha: float) -
         label = [str(names.get(row["label"], row["label"]))] if has_labels else []
         votes = percent(row["votes"]) + (f" for {row['top']}" if abstains else "")
         table.add_row(str(row["index"]), *label, Text(answer, style=style), votes)
-    note = f"{grouped(n)} draws per example, alpha = {alpha:g}"
+    note = (
+        f"{grouped(n)} draws per example: with probability at least {confidence(alpha)} (alpha = "
+        f"{alpha:g}), for each apart, no other class than the smoothed classifier's"
+    )
     return Group(table, Text(), Text(note, style="dim"))

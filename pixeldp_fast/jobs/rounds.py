@@ -106,7 +106,8 @@ class Rounds:
 
         def make(shard: Shard, rows: IntArray) -> Tally:
             tally = self._make(shard, rows, loaded)
-            self._tell(before + self._settled_by(shard, rows), block[0])
+            stopped = block[1] - block[0] - len(rows)
+            self._tell(before + self._settled_by(shard, rows), block[0] + stopped)
             return tally
 
         found = rounds(self._run, block, rule_of, make)

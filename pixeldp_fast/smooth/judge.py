@@ -83,7 +83,7 @@ class Terms:
 
     @property
     def sound(self) -> str:
-        """"lattice": the claim is about the program that runs; or "real arithmetic"."""
+        """ "lattice": the claim is about the program that runs; or "real arithmetic"."""
         return self.guarantee
 
     @property
@@ -144,9 +144,11 @@ class Terms:
         plain["split"] = self.split
         plain["sensitivities"] = dict(self.sensitivities)
         plain["input_shape"] = list(self.input_shape)
-        if self.mechanism.lattice is None:  # then there is nothing to say
-            for name in ("inputs", "coordinates", "tau", "slack"):
-                del plain[name]
+        silent = () if self.mechanism.lattice else ("inputs", "coordinates", "tau", "slack")
+        for name in (*silent, *(() if self.stop == "loss" else ("loss",))):
+            del plain[name]
+        if self.mean_bound == MEAN_BOUND:
+            del plain["mean_bound"]
         return plain
 
     @classmethod

@@ -75,6 +75,8 @@ def test_progress_rises_to_all_of_the_draws(tmp_path):
     done = [d for d, _, _ in told]
     assert done == sorted(done)
     assert done[-1] == told[-1][1] == 7 * 820
+    complete = [i["certified"] for _, _, i in told]
+    assert complete == sorted(complete)
     info = told[-1][2]
     assert info["certified"] == 7
     assert info["draws"] == open_decisions(tmp_path / "run").draws.sum() + 7 * 20
