@@ -13,6 +13,7 @@ from pixeldp_fast.backends.base import AbstractEngine
 from pixeldp_fast.backends.reduction import Votes
 from pixeldp_fast.backends.registry import BACKENDS
 from pixeldp_fast.config import triton_interpreted
+from pixeldp_fast.noise.gaussian import Gaussian
 from pixeldp_fast.noise.mechanism import AbstractMechanism
 from pixeldp_fast.noise.stream import Purpose, Stream
 from pixeldp_fast.selftest.laws import binomial_p_value
@@ -42,6 +43,13 @@ def engine_tests(
     yield counts(source, engine, task, seed, REFERENCE_DRAWS if name == "reference" else DRAWS)
     yield single_votes(source, engine, task, seed)
     yield scatter(source, engine, task, seed)
+
+
+def runs_here(name: str, device: torch.device) -> bool:
+    """Whether a backend runs the first of the tasks on this device."""
+    backend = next(b for b in BACKENDS if b.name == name)
+    task = linear_task(Gaussian(1.0), device)
+    return backend.supports(task.plan, task.mechanism, Votes(2), device).ok
 
 
 def backends_here(device: torch.device) -> list[str]:

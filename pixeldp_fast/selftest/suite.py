@@ -8,13 +8,13 @@ from itertools import chain
 import torch
 
 from pixeldp_fast.backends.registry import BACKENDS
-from pixeldp_fast.errors import InvalidArgument
+from pixeldp_fast.errors import InvalidArgument, UnsupportedBackend
 from pixeldp_fast.noise.gaussian import Gaussian
 from pixeldp_fast.noise.laplace import Laplace
 from pixeldp_fast.noise.mechanism import AbstractMechanism
 from pixeldp_fast.noise.stream import checked_seed
 from pixeldp_fast.noise.uniform import Uniform
-from pixeldp_fast.selftest.engines import backends_here, engine_tests
+from pixeldp_fast.selftest.engines import backends_here, engine_tests, runs_here
 from pixeldp_fast.selftest.laws import law_tests
 from pixeldp_fast.selftest.outcome import Outcome
 from pixeldp_fast.selftest.samplers import samplers
@@ -69,9 +69,17 @@ def steps(backend: str = "all", seed: int = SEED) -> list[tuple[str, Iterator[Ou
 def run(
     backend: str = "all", seed: int = SEED, report: Report = lambda done, total, name: None
 ) -> list[Outcome]:
-    """Run the suite; `report` gets the parts done, those in all, and the name of the next one."""
+    """Run the suite; `report` gets the parts done, those in all, and the name of the next one.
+
+    Raises
+    ------
+    UnsupportedBackend
+        When the named engine runs on no device here: it is not to pass for tested.
+    """
     outcomes: list[Outcome] = []
     parts = steps(backend, seed)
+    if backend != "all" and not any(runs_here(backend, device) for device in _devices()):
+        raise UnsupportedBackend(f"The backend {backend} runs on no device of this machine.")
     for done, (name, tests) in enumerate(parts):
         report(done, len(parts), name)
         outcomes += tests

@@ -213,7 +213,7 @@ def _counts(value: Any) -> bool:
 
 
 _FIELDS: dict[str, tuple[Callable[[Any], bool], str]] = {
-    "index": (_counts, "an integer of at least 0"),
+    "index": (lambda v: _counts(v) and v < 2**32 - 1, "an integer in [0, 2^32 - 2]"),
     "label": (lambda v: v is None or type(v) is int, "an integer or null"),
     "prediction": (lambda v: type(v) is int, "an integer"),
     **dict.fromkeys(("radius", "p_lower", "p_upper"), (is_number, "a finite number")),

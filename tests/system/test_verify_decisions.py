@@ -180,7 +180,7 @@ def test_lattice_noise_agrees(tmp_path, law, inputs):
     ],
 )
 def test_what_a_lattice_costs_is_derived_again(tmp_path, field, change):
-    folder = certified(tmp_path / "run", smoothed(LATTICE[0], inputs="real"))
+    folder = certified(tmp_path / "run", smoothed(Gaussian(0.2, lattice=255), inputs="real"))
     path = folder / "certificates.jsonl"
     rewrite(path, lambda row: change(row["terms"]))
     assert field in fields(path)

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import re
+import sys
 
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ from pixeldp_fast.cli.app import app
 from pixeldp_fast.cli.verify import DISAGREES
 from pixeldp_fast.data import load
 from pixeldp_fast.errors import RecordError
+from pixeldp_fast.verify.arithmetic import mp
 from pixeldp_fast.verify.close import MARGINS, CloseCalls
 from pixeldp_fast.verify.folder import Manifest, check_folder
 from pixeldp_fast.verify.model import check_data, check_model
@@ -333,6 +335,16 @@ def test_the_command_names_what_disagrees(folder):
     assert "6 DISAGREE" in output
     assert "example 0 (line 1): `radius` is" in output
     assert "6 disagreements" in output
+
+
+def test_the_command_names_the_extra_that_it_needs(folder, monkeypatch):
+    monkeypatch.setitem(sys.modules, "mpmath", None)
+    mp.cache_clear()
+    try:
+        assert "pip install 'pixeldp_fast[verify]'" in command(folder, code=1)
+    finally:
+        monkeypatch.undo()
+        mp.cache_clear()
 
 
 def test_the_command_refuses_bad_input(folder, tmp_path):

@@ -16,7 +16,7 @@ from pixeldp_fast.backends.reduction import Votes
 from pixeldp_fast.backends.tally import Tally
 from pixeldp_fast.cli.app import app
 from pixeldp_fast.cli.doctor import FAILED
-from pixeldp_fast.errors import InvalidArgument
+from pixeldp_fast.errors import InvalidArgument, UnsupportedBackend
 from pixeldp_fast.noise.stream import Purpose, Stream
 from pixeldp_fast.selftest import engines, laws, streams, suite
 from pixeldp_fast.selftest.ideal import Ideal
@@ -337,6 +337,14 @@ def test_bad_words_are_refused():
         suite.steps("abacus")
     with pytest.raises(InvalidArgument, match="seed"):
         suite.steps(seed=2**64)
+
+
+def test_an_engine_that_does_not_run_here_does_not_pass_for_tested(monkeypatch):
+    refusing = TorchBackend()
+    monkeypatch.setattr(refusing, "supports", lambda *asked, **options: Support(False, "no"))
+    monkeypatch.setattr(engines, "BACKENDS", (refusing,))
+    with pytest.raises(UnsupportedBackend, match="torch runs on no device"):
+        suite.run("torch")
 
 
 @pytest.fixture
