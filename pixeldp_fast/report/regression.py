@@ -97,7 +97,9 @@ class RegressionRun:
     def guarantee(self) -> str:
         """What the numbers promise, and what they leave open."""
         terms = self.terms
-        what = "quantile" if self.chosen == "quantile" else "mean"
+        what = "mean"
+        if self.chosen == "quantile":
+            what = "median" if terms.quantile == 0.5 else f"{terms.quantile:g}-quantile"
         return (
             f"With probability at least {confidence(terms.alpha)} over the draws (alpha = "
             f"{terms.alpha:g}: {terms.split}), for each example apart and at all radii at once, "

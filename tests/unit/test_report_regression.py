@@ -142,4 +142,4 @@ def test_one_example_one_radius_and_no_targets(run):
 
 def test_the_guarantee_names_what_the_bound_is_about(run):
     assert "the mean of the output" in run.guarantee
-    assert "the quantile of the output" in replace(run, chosen="quantile").guarantee
+    assert "the median of the output" in replace(run, chosen="quantile").guarantee
