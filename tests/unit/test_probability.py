@@ -248,3 +248,25 @@ def test_the_classifier_declares_before_it_draws():
     ):
         with pytest.raises(InvalidArgument, match=message):
             smoothed.certify(x, **bad)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"competitor": "all"},
+        {"stop": "loss", "loss": 0.01},
+        {"scores": "softmax", "mean_bound": "betting"},
+        {"scores": "softmax", "mean_bound": "hoeffding", "competitor": "all"},
+    ],
+    ids=str,
+)
+def test_what_draws_can_give_at_most_is_known_for_every_way(changes):
+    from pixeldp_fast.report import largest_radius, smallest_n
+
+    asked = terms(**changes)
+    least = smallest_n(asked)
+    assert largest_radius(replace(asked, n=least)) > 0
+    assert largest_radius(replace(asked, n=least - 1)) == 0
+    assert 0 < largest_radius(asked) < largest_radius(replace(asked, n=10 * N))
+    plain = largest_radius(terms())
+    assert largest_radius(asked) < plain
