@@ -38,8 +38,9 @@ class Soundness:
         "lattice": the claim holds for the program that runs.
     inputs : {"lattice", "real attacks", "real"}
         Which inputs the claim is about. "lattice": the example and every attacked one are
-        multiples of 1/m, and distances are between these points. "real attacks": the example is on
-        the lattice, attacked ones anywhere. "real": both anywhere.
+        multiples of 1/m. "real attacks": the example is on the lattice, attacked ones anywhere.
+        "real": both anywhere. An input on the lattice stands for the multiple k/m itself, from
+        which distances count, not for its float32, which is up to 2^-24 of it away.
     coordinates : int
         D at the noise point.
     tau : float

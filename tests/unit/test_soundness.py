@@ -7,6 +7,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from torch import nn
 
 from pixeldp_fast import (
@@ -21,7 +23,7 @@ from pixeldp_fast import (
 )
 from pixeldp_fast.bounds import tight_radius
 from pixeldp_fast.errors import InvalidArgument, RecordError, RunFolderError, UnsupportedModel
-from pixeldp_fast.noise.lattice import tau
+from pixeldp_fast.noise.lattice import from_lattice, tau, to_lattice
 from pixeldp_fast.plan.plan import make_plan
 from pixeldp_fast.plan.rounding_budget import rounding_budget
 from pixeldp_fast.smooth.judge import Terms
@@ -85,6 +87,33 @@ def test_slack_is_half_a_step_a_coordinate_once_or_twice(law, norm, inputs, ofte
     exact = often * size / 2 / 255
     slack = smoothed(mechanism=mechanism, inputs=inputs).terms(images()).slack
     assert exact <= slack <= exact * (1 + 1e-10)
+
+
+@given(
+    st.sampled_from([Gaussian, Laplace]),
+    st.lists(st.tuples(st.floats(0, 1, width=32), st.floats(0, 1, width=32)), min_size=1),
+    st.booleans(),
+)
+def test_slack_bounds_what_rounding_adds_to_the_shift(law, pairs, snapped):
+    """||round(x') - round(x)|| <= ||x' - x|| + slack, in the mechanism's norm."""
+    mechanism = law(0.25, lattice=255)
+    x, attacked = np.array(pairs, dtype=np.float32).T
+    if snapped:
+        x = from_lattice(to_lattice(x, 255), 255)
+    inputs = "real attacks" if snapped else "real"
+    order = int(mechanism.norm.value)
+    moved = np.linalg.norm((to_lattice(attacked, 255) - to_lattice(x, 255)) / 255, order)
+    asked = np.linalg.norm(attacked.astype(np.float64) - x, order)
+    # An example on the lattice is 2^-25 off it in float32.
+    assert moved <= asked + rounding_slack(mechanism, len(pairs), inputs) + len(pairs) * 2.0**-25
+
+
+def test_without_slack_rounding_would_break_the_claim():
+    """A planted fault: half a step apart in the worst direction is a whole step when rounded."""
+    x, attacked = np.full(18, 0.51 / 255), np.full(18, 0.49 / 255)
+    moved = np.linalg.norm((to_lattice(attacked, 255) - to_lattice(x, 255)) / 255)
+    assert moved > 49 * np.linalg.norm(attacked - x)
+    assert moved <= np.linalg.norm(attacked - x) + rounding_slack(LAW, 18, "real")
 
 
 def test_tau_and_slack_come_off_the_radius():
