@@ -45,7 +45,8 @@ def train_regressor(
     data : RealDataset
     mechanism : Gaussian, Laplace or Uniform
     settings : TrainingSettings or None
-        None: `settings_for`. Of which epochs, batch_size, learning_rate, momentum, weight_decay, schedule and seed count.
+        None: `settings_for`. Of these epochs, batch_size, learning_rate, momentum, weight_decay,
+        schedule and seed count.
 
     Returns
     -------
