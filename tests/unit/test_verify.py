@@ -1,5 +1,6 @@
 """Verification of files: what is right passes, and every edit is named."""
 
+import dataclasses
 import json
 import sys
 
@@ -11,7 +12,9 @@ from hypothesis import strategies as st
 from pixeldp_fast import Certificates, Gaussian, Laplace, Uniform, __version__
 from pixeldp_fast.backends.tally import Tally
 from pixeldp_fast.errors import MissingExtra, RecordError
-from pixeldp_fast.smooth import records
+from pixeldp_fast.noise.lattice import tau
+from pixeldp_fast.smooth import judge, probability, records
+from pixeldp_fast.smooth.soundness import rounding_slack
 from pixeldp_fast.verify.whole import read, verify
 from tests.unit.test_certificates import five, soft_tally, terms
 
@@ -47,6 +50,21 @@ def named(tmp_path, rows):
         return {str(error)}
 
 
+LATTICE = Gaussian(0.5, lattice=255)
+
+
+def on_lattice():
+    """Votes under lattice noise, attacked inputs being anywhere."""
+    return hard(
+        mechanism=LATTICE,
+        guarantee="lattice",
+        inputs="real",
+        coordinates=4,
+        tau=tau(LATTICE, 4),
+        slack=rounding_slack(LATTICE, 4, "real"),
+    )
+
+
 KINDS = {
     "votes": hard,
     "votes, all competitors": lambda: hard(competitor="all"),
@@ -55,6 +73,7 @@ KINDS = {
     "pixeldp": lambda: hard(bound="pixeldp"),
     "pixeldp-classical": lambda: hard(bound="pixeldp-classical"),
     "Laplace": lambda: hard(mechanism=Laplace(0.3), bound="pixeldp"),
+    "lattice": on_lattice,
     "Uniform": lambda: hard(mechanism=Uniform(0.8), sensitivities=(("2", 1.7),)),
 }
 
@@ -332,3 +351,47 @@ def test_no_larger_claim_is_verified(tmp_path_factory, made, data):
     before = row[name]
     row[name] = before / factor if name == "p_upper" else before * factor
     assert named(tmp_path_factory.mktemp("edit"), rows) or row[name] == before
+
+
+def scaled(module, name, factor):
+    """A fault in the first implementation: a result that is too large."""
+    honest = getattr(module, name)
+    return lambda *asked, **options: honest(*asked, **options) * factor
+
+
+def at_twice_the_level(module, name):
+    honest = getattr(module, name)
+    return lambda k, n, alpha: honest(k, n, 2 * alpha)
+
+
+def without_slack(module, name):
+    honest = getattr(module, name)
+    return lambda terms, *asked: honest(dataclasses.replace(terms, slack=0.0), *asked)
+
+
+FAULTS = {
+    "all of alpha twice": (probability, "clopper_pearson_lower", at_twice_the_level, hard),
+    "a bound rounded up": (
+        probability, "clopper_pearson_lower", lambda m, n: scaled(m, n, 1 + 1e-10), hard
+    ),
+    "a radius rounded up": (judge, "radius_of", lambda m, n: scaled(m, n, 1 + 1e-10), hard),
+    "no rounding of inputs": (judge, "radius_of", without_slack, on_lattice),
+    "a mean rounded up": (
+        probability, "hoeffding_lower", lambda m, n: scaled(m, n, 1 + 1e-10),
+        lambda: soft(mean_bound="hoeffding"),
+    ),
+    "bets that win too much": (
+        probability, "betting_lower", lambda m, n: scaled(m, n, 1 + 1e-10),
+        lambda: soft(mean_bound="betting"),
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_fault_planted_in_the_first_implementation_is_caught(tmp_path, monkeypatch, fault):
+    module, name, plant, make = FAULTS[fault]
+    monkeypatch.setattr(module, name, plant(module, name))
+    path = tmp_path / "c.jsonl"
+    path.write_text(records.jsonl(make()))
+    monkeypatch.undo()
+    assert not verified(path).passed
