@@ -27,6 +27,16 @@ def test_certify_on_the_lattice_of_the_images(tmp_path):
     assert terms["tau"] > 0
 
 
+def test_verify_derives_tau_anew_and_draws_again(tmp_path):
+    pytest.importorskip("mpmath")
+    run("certify", NETWORK, *DIGITS, "--lattice", "16", "--out", tmp_path / "run")
+    output = run("verify", tmp_path / "run", "--model", NETWORK, "--data", "digits")
+    assert "tau from the table's masses" in " ".join(output.split())
+    path = next((tmp_path / "run").glob("certificates*.jsonl"))
+    path.write_text(path.read_text().replace('"lattice":16', '"lattice":17'))
+    assert "`terms.tau`" in run("verify", path, code=3)
+
+
 def test_certify_in_floats_says_that_it_is_of_real_arithmetic(tmp_path):
     assert "in real arithmetic" in run("certify", NETWORK, *DIGITS, "--out", tmp_path / "run")
 
