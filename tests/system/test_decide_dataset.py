@@ -92,9 +92,7 @@ def test_a_shard_of_other_examples_is_refused(tmp_path):
     run(folder)
     opened = open_run(folder)
     path = next(
-        p
-        for p in shard_files(folder)
-        if (opened.tally(opened.plan.find(p.name)).draws == 0).any()
+        p for p in shard_files(folder) if (opened.tally(opened.plan.find(p.name)).draws == 0).any()
     )
     shard = opened.plan.find(path.name)
     tally = opened.tally(shard)
