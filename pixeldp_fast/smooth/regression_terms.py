@@ -80,7 +80,7 @@ class RegressionTerms:
 
     @property
     def sound(self) -> str:
-        """ "lattice": the claim is about the program that runs; or "real arithmetic"."""
+        """Which guarantee holds: of the program that runs ("lattice"), or of "real arithmetic"."""
         return self.guarantee
 
     @property
