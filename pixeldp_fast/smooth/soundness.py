@@ -180,10 +180,9 @@ def check_declared(
 
     `certified`: whether claims are made around `x`, or `x` may itself be an attacked input.
     """
-    if inputs == "real" or (inputs == "real attacks" and not certified):
-        return
     levels = mechanism.lattice
-    assert levels is not None
+    if levels is None or inputs == "real" or (inputs == "real attacks" and not certified):
+        return
     if not on_lattice(x.detach().cpu().numpy().astype(np.float32), levels):
         raise InvalidArgument(
             f"`x` is not on the lattice of multiples of 1/{levels}, which `inputs` declares. For "

@@ -199,6 +199,15 @@ def test_real_inputs_are_served_as_their_nearest_lattice_point():
     assert rounded.count(off, 200, index=0) == rounded.count(images(), 200, index=0)
 
 
+def test_what_is_stated_follows_the_models_own_noise():
+    """The noise exchanged after the fact: nothing of the lattice is claimed any more."""
+    classifier = smoothed()
+    assert classifier.terms(images()).sound == "lattice"
+    classifier.model.mechanism = Gaussian(0.25)
+    terms = classifier.terms(images() * 0.999)
+    assert (terms.sound, terms.tau, terms.inputs) == ("real arithmetic", 0.0, "real")
+
+
 def test_classes_of_inputs_that_cannot_be_declared_are_refused():
     with pytest.raises(InvalidArgument, match=r"floats has no lattice.*lattice=255"):
         smoothed(mechanism=Gaussian(0.25), inputs="lattice")
