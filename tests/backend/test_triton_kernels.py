@@ -326,6 +326,55 @@ def test_dense_dense_count(dtype, inputs, hidden, classes):
     assert table[0, -1] == 1
 
 
+@pytest.mark.filterwarnings("ignore:invalid value:RuntimeWarning")  # NumPy's, of infinities
+@pytest.mark.filterwarnings("ignore:overflow:RuntimeWarning")
+@pytest.mark.parametrize("hidden", [24, 32])
+def test_padding_loses_no_draw_that_overflows_below(hidden):
+    """-inf before a ReLU is 0 behind it, whether the layer fills its tile or not."""
+    x = random(128, 20, dtype=torch.float16)
+    x[5, 0] = torch.inf
+    w1 = random(hidden, 20, dtype=torch.float16)
+    w1[:, 0] = -w1[:, 0].abs() - 0.1
+    w2, b2 = random(3, hidden, dtype=torch.float16), torch.tensor([0.0, 1.0, 2.0])
+    draws = draws_of(61, 2)
+    table = empty_table(draws, 3)
+    heads.dense_dense_count(x, w1, random(hidden), w2, b2, draws, table)
+    assert table[:, -1].sum() == 0
+
+    center, address = torch.ones(1, 5), torch.tensor([3])
+    draws = draws_of(128, 1, scale=0.01)
+    weights = [
+        (torch.full((hidden, 5), 6e4), torch.zeros(hidden)),  # infinite in 16 bits
+        (torch.full((hidden, hidden), -1.0), torch.zeros(hidden)),
+        (torch.ones(3, hidden), b2),
+    ]
+    weights = [(w.to(torch.float16), b) for w, b in weights]
+    table = empty_table(draws, 3)
+    mlp.mlp_count(
+        center, address, draws, weights, table, rows=128, slopes=[0.0, 0.0], dtype=torch.float16
+    )
+    assert table.tolist() == [[0, 0, 128, 0]]
+
+
+@pytest.mark.filterwarnings("ignore:overflow:RuntimeWarning")  # NumPy's
+@pytest.mark.filterwarnings("ignore:invalid value:RuntimeWarning")
+def test_noise_of_padding_loses_no_draw():
+    """Five coordinates fill no tile; the noise of the padding may be too large for 16 bits."""
+    draws = draws_of(128, 1, law=2, scale=1e5)
+    weights = [(torch.zeros(16, 5), torch.zeros(16)), (torch.zeros(2, 16), torch.ones(2))]
+    weights = [(w.to(torch.float16), b) for w, b in weights]
+    table = empty_table(draws, 2)
+    mlp.mlp_count(
+        torch.zeros(1, 5), torch.tensor([3]), draws, weights, table, rows=128, slopes=[0.0],
+        dtype=torch.float16,
+    )  # fmt: skip
+    fitting = (definition(torch.zeros(1, 5), torch.tensor([3]), draws).abs() < 65504).all(
+        dim=(1, 2)
+    )
+    assert 0 < fitting.sum() < 128
+    assert table[0].tolist() == [int(fitting.sum()), 0, 128 - int(fitting.sum())]
+
+
 @each_dtype
 @pytest.mark.parametrize(
     ("law", "widths"),
@@ -480,3 +529,22 @@ def test_heads_refuse():
             random(2, 4), torch.tensor([0, 1]), draws, [(random(4, 4), random(4))],
             empty_table(draws, 4), rows=128, slopes=[],
         )  # fmt: skip
+    with pytest.raises(InvalidArgument, match="multiple"):
+        heads.count(random(100, 4), draws, empty_table(draws, 4))
+
+
+def test_weights_beyond_31_bits_are_refused():
+    inputs, draws = 2**24, draws_of(64, 1)
+
+    def meta(*shape, dtype=torch.float32):
+        return torch.empty(*shape, dtype=dtype, device="meta")
+
+    table = meta(1, 3, dtype=torch.int64)
+    first, last = (meta(128, inputs), meta(128)), (meta(2, 128), meta(2))
+    center, address = meta(1, inputs), meta(1, dtype=torch.int64)
+    with pytest.raises(InvalidArgument, match="2\\^31 elements"):
+        mlp.mlp_count(center, address, draws, [first, last], table, rows=128, slopes=[0.0])
+    with pytest.raises(InvalidArgument, match="2\\^31 elements"):
+        heads.dense_dense_count(meta(128, inputs), *first, *last, draws, table)
+    with pytest.raises(InvalidArgument, match="2\\^31 elements"):
+        heads.pool_dense_count(meta(128, inputs, 128), meta(2, 128), meta(2), draws, table)

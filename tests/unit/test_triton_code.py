@@ -109,4 +109,4 @@ def test_every_launch_is_read(readings):
 
 def test_blackwell_compiles(readings):
     assert len(readings["blackwell"]) == 5
-    assert all(0 < shared <= SHARED_LIMIT["sm_90"] for shared in readings["blackwell"].values())
+    assert all(0 <= shared <= SHARED_LIMIT["sm_90"] for shared in readings["blackwell"].values())

@@ -7,7 +7,9 @@ Not yet run on a device: checked in Triton's interpreter and by reading compiled
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any, Protocol
 
 import torch
 import triton
@@ -25,7 +27,6 @@ ROWS_LIKE = [  # scalars that differ between launches: no specialisation, so one
     "rest",
     "example",
     "n",
-    "last_example",
     "valid",
 ]
 
@@ -55,9 +56,52 @@ def check_counting(draws: Draws, table: torch.Tensor, scores: str, classes: int,
     check_tensor("table", table, shape, (torch.int64,), table.device)
 
 
-def _check_rows(name: str, rows: int, config: HeadConfig) -> None:
+def check_index(name: str, elements: int) -> None:
+    """Refuse what a kernel would index beyond 31 bits."""
+    if elements >= 2**31:
+        raise InvalidArgument(f"`{name}` must have fewer than 2^31 elements, got {elements}.")
+
+
+class Tile(Protocol):
+    """The part of a configuration that every kernel that counts has."""
+
+    @property
+    def rows(self) -> int: ...
+    @property
+    def warps(self) -> int: ...
+    @property
+    def stages(self) -> int: ...
+
+
+def launch_counting(
+    kernel: Any,
+    arguments: Sequence[Any],
+    draws: Draws,
+    rows: int,
+    config: Tile,
+    **constants: Any,
+) -> None:
+    """Launch a kernel that ends in `tally_tile`, a program for each of its tiles of rows.
+
+    `arguments` are the kernel's own, in front of the scalars that place its rows.
+    """
     if rows % config.rows:
-        raise InvalidArgument(f"`{name}` must have a multiple of {config.rows} rows, got {rows}.")
+        raise InvalidArgument(f"This kernel takes a multiple of {config.rows} rows, got {rows}.")
+    at = place(draws, rows)
+    kernel[(rows // config.rows,)](
+        *arguments,
+        at.rest,
+        at.example,
+        at.n,
+        at.valid,
+        **constants,
+        FEW=at.n < config.rows,
+        WIDE=at.wide,
+        ROWS=config.rows,
+        num_warps=config.warps,
+        num_stages=config.stages,
+        enable_fp_fusion=True,
+    )
 
 
 @triton.jit
@@ -67,7 +111,6 @@ def tally_tile(
     rest,
     example,
     n,
-    last_example,
     valid,
     CLASSES: tl.constexpr,
     PADDED: tl.constexpr,
@@ -97,7 +140,6 @@ def _count_kernel(
     rest,
     example,
     n,
-    last_example,
     valid,
     CLASSES: tl.constexpr,
     PADDED: tl.constexpr,
@@ -115,7 +157,6 @@ def _count_kernel(
         rest,
         example,
         n,
-        last_example,
         valid,
         CLASSES,
         PADDED,
@@ -161,25 +202,15 @@ def count(
     check_counting(draws, table, scores, classes, MAX_COUNT_CLASSES)
     check_tensor("logits", logits, (rows, classes), DTYPES, table.device)
     config = config or count_config(classes)
-    _check_rows("logits", rows, config)
-    at = place(draws, rows)
-    _count_kernel[(rows // config.rows,)](
-        logits,
-        table,
-        at.rest,
-        at.example,
-        at.n,
-        at.examples - 1,
-        at.valid,
+    launch_counting(
+        _count_kernel,
+        (logits, table),
+        draws,
+        rows,
+        config,
         CLASSES=classes,
         PADDED=power_of_two(classes + 1),
         SCORES=scores == "softmax",
-        FEW=at.n < config.rows,
-        WIDE=at.wide,
-        ROWS=config.rows,
-        num_warps=config.warps,
-        num_stages=config.stages,
-        enable_fp_fusion=True,
     )
 
 
@@ -192,7 +223,6 @@ def _pool_dense_kernel(
     rest,
     example,
     n,
-    last_example,
     valid,
     CHANNELS: tl.constexpr,
     PIXELS: tl.constexpr,
@@ -231,7 +261,6 @@ def _pool_dense_kernel(
         rest,
         example,
         n,
-        last_example,
         valid,
         CLASSES,
         PADDED,
@@ -291,31 +320,21 @@ def pool_dense_count(
     check_tensor("x", x, (rows, pixels, channels), DTYPES, table.device)
     check_tensor("weight", weight, (classes, channels), (x.dtype,), table.device)
     check_tensor("bias", bias, (classes,), (torch.float32,), table.device)
+    check_index("a row of x", pixels * channels)
+    check_index("weight", classes * channels)
     config = config or pool_dense_config(classes, channels, x.dtype)
-    _check_rows("x", rows, config)
-    at = place(draws, rows)
-    _pool_dense_kernel[(rows // config.rows,)](
-        x,
-        weight,
-        bias,
-        table,
-        at.rest,
-        at.example,
-        at.n,
-        at.examples - 1,
-        at.valid,
-        CHANNELS=channels,
-        PIXELS=pixels,
+    launch_counting(
+        _pool_dense_kernel,
+        (x, weight, bias, table),
+        draws,
+        rows,
+        config,
         CLASSES=classes,
         PADDED=padded_classes(classes),
         SCORES=scores == "softmax",
-        FEW=at.n < config.rows,
-        WIDE=at.wide,
-        ROWS=config.rows,
+        CHANNELS=channels,
+        PIXELS=pixels,
         DEPTH=config.depth,
-        num_warps=config.warps,
-        num_stages=config.stages,
-        enable_fp_fusion=True,
     )
 
 
@@ -330,7 +349,6 @@ def _dense_dense_kernel(
     rest,
     example,
     n,
-    last_example,
     valid,
     INPUTS: tl.constexpr,
     HIDDEN: tl.constexpr,
@@ -368,6 +386,8 @@ def _dense_dense_kernel(
             units = xdot(a, w, units)
         units += tl.load(bias_1 + h[None, :], mask=(h < HIDDEN)[None, :], other=0.0)
         units = activate(units, SLOPE)
+        if HIDDEN % UNITS != 0:  # an infinite input times their zeros is none
+            units = tl.where((h < HIDDEN)[None, :], units, 0.0)
         w2 = tl.load(
             weight_2 + k * HIDDEN + h[:, None],
             mask=(h < HIDDEN)[:, None] & (k < CLASSES),
@@ -381,7 +401,6 @@ def _dense_dense_kernel(
         rest,
         example,
         n,
-        last_example,
         valid,
         CLASSES,
         PADDED,
@@ -452,33 +471,21 @@ def dense_dense_count(
     check_tensor("b1", b1, (hidden,), (torch.float32,), device)
     check_tensor("w2", w2, (classes, hidden), (x.dtype,), device)
     check_tensor("b2", b2, (classes,), (torch.float32,), device)
+    check_index("w1", hidden * inputs)
+    check_index("w2", classes * hidden)
     config = config or dense_dense_config(inputs, hidden, classes, x.dtype)
-    _check_rows("x", rows, config)
-    at = place(draws, rows)
-    _dense_dense_kernel[(rows // config.rows,)](
-        x,
-        w1,
-        b1,
-        w2,
-        b2,
-        table,
-        at.rest,
-        at.example,
-        at.n,
-        at.examples - 1,
-        at.valid,
-        INPUTS=inputs,
-        HIDDEN=hidden,
+    launch_counting(
+        _dense_dense_kernel,
+        (x, w1, b1, w2, b2, table),
+        draws,
+        rows,
+        config,
         CLASSES=classes,
         PADDED=padded_classes(classes),
-        SLOPE=float(slope),
         SCORES=scores == "softmax",
-        FEW=at.n < config.rows,
-        WIDE=at.wide,
-        ROWS=config.rows,
+        INPUTS=inputs,
+        HIDDEN=hidden,
+        SLOPE=float(slope),
         UNITS=config.hidden,
         DEPTH=config.depth,
-        num_warps=config.warps,
-        num_stages=config.stages,
-        enable_fp_fusion=True,
     )

@@ -21,12 +21,19 @@ from pixeldp_fast.backends.triton.draws import (
     Draws,
     check_tensor,
     key_words,
-    place,
     power_of_two,
     signed,
 )
-from pixeldp_fast.backends.triton.heads import DTYPES, MAX_CLASSES, check_counting, tally_tile
-from pixeldp_fast.backends.triton.heads import padded_classes as padded
+from pixeldp_fast.backends.triton.heads import (
+    DTYPES,
+    MAX_CLASSES,
+    ROWS_LIKE,
+    check_counting,
+    check_index,
+    launch_counting,
+    padded_classes,
+    tally_tile,
+)
 from pixeldp_fast.backends.triton.math import (
     activate,
     interleave,
@@ -78,11 +85,8 @@ def mlp_config(widths: Sequence[int], classes: int, dtype: torch.dtype) -> MlpCo
         "key_high",
         "purpose",
         "first_draw",
-        "rest",
-        "example",
-        "n",
         "last_example",
-        "valid",
+        *ROWS_LIKE,
     ]
 )
 def _mlp_kernel(
@@ -100,10 +104,10 @@ def _mlp_kernel(
     key_high,
     purpose,
     first_draw,
+    last_example,
     rest,
     example,
     n,
-    last_example,
     valid,
     LAW: tl.constexpr,
     INPUTS: tl.constexpr,
@@ -144,9 +148,15 @@ def _mlp_kernel(
             mask=kept[:, None] & (unit < FIRST)[None, :],
             other=0.0,
         )
-        units = xdot((h + noise_scale * z).to(kind), w, units)
+        noisy = (h + noise_scale * z).to(kind)
+        if kind == tl.float16 and INPUTS % DEPTH != 0:  # noise beyond its range, times a zero
+            noisy = tl.where(kept[None, :], noisy, 0.0)
+        units = xdot(noisy, w, units)
     units += tl.load(bias_1 + unit[None, :], mask=(unit < FIRST)[None, :], other=0.0)
-    hidden = activate(units, SLOPE_1).to(kind)
+    units = activate(units, SLOPE_1)
+    if FIRST != FIRST_PADDED:  # padding stays 0 where an input is infinite
+        units = tl.where((unit < FIRST)[None, :], units, 0.0)
+    hidden = units.to(kind)
 
     k = tl.arange(0, PADDED)[None, :]
     if SECOND == 0:
@@ -168,12 +178,15 @@ def _mlp_kernel(
             )
             more = xdot(hidden, w, tl.zeros((ROWS, UNITS), dtype=tl.float32))
             more += tl.load(bias_2 + s[None, :], mask=kept[None, :], other=0.0)
+            more = activate(more, SLOPE_2)
+            if SECOND % UNITS != 0:
+                more = tl.where(kept[None, :], more, 0.0)
             w = tl.load(
                 weight_3 + k * SECOND + s[:, None],
                 mask=kept[:, None] & (k < CLASSES),
                 other=0.0,
             )
-            logits = xdot(activate(more, SLOPE_2).to(kind), w, logits)
+            logits = xdot(more.to(kind), w, logits)
     logits += tl.load(bias_3 + k, mask=k < CLASSES, other=0.0)
     tally_tile(
         logits,
@@ -181,7 +194,6 @@ def _mlp_kernel(
         rest,
         example,
         n,
-        last_example,
         valid,
         CLASSES,
         PADDED,
@@ -245,47 +257,38 @@ def mlp_count(
     for i, (weight, bias) in enumerate(weights):
         shape = (widths[i], widths[i - 1] if i else inputs)
         check_tensor(f"weights[{i}][0]", weight, shape, (dtype,), device)
+        check_index(f"weights[{i}][0]", weight.numel())
         check_tensor(f"weights[{i}][1]", bias, (widths[i],), (torch.float32,), device)
     config = config or mlp_config(widths[:-1], widths[-1], dtype)
-    if rows % config.rows:
-        raise InvalidArgument(f"`rows` must be a multiple of {config.rows}, got {rows}.")
-    at = place(draws, rows)
-    key_low, key_high = key_words(draws.seed)
     deep = len(weights) == 3
-    second = weights[1] if deep else (None, None)
-    _mlp_kernel[(rows // config.rows,)](
-        center,
-        address,
-        *weights[0],
-        *second,
-        *weights[-1],
-        table,
-        float(draws.scale),
-        key_low,
-        key_high,
-        draws.purpose,
-        signed(draws.first_draw),
-        at.rest,
-        at.example,
-        at.n,
-        at.examples - 1,
-        at.valid,
+    launch_counting(
+        _mlp_kernel,
+        (
+            center,
+            address,
+            *weights[0],
+            *(weights[1] if deep else (None, None)),
+            *weights[-1],
+            table,
+            float(draws.scale),
+            *key_words(draws.seed),
+            draws.purpose,
+            signed(draws.first_draw),
+            draws.examples - 1,
+        ),
+        draws,
+        rows,
+        config,
         LAW=draws.law,
         INPUTS=inputs,
         FIRST=widths[0],
         SECOND=widths[1] if deep else 0,
         CLASSES=widths[-1],
         FIRST_PADDED=max(power_of_two(widths[0]), 16),
-        PADDED=padded(widths[-1]),
+        PADDED=padded_classes(widths[-1]),
         SLOPE_1=float(slopes[0]),
         SLOPE_2=float(slopes[-1]),
         SCORES=scores == "softmax",
-        FEW=at.n < config.rows,
-        WIDE=at.wide,
-        ROWS=config.rows,
         DEPTH=config.depth,
         UNITS=config.units,
-        num_warps=config.warps,
-        num_stages=config.stages,
-        enable_fp_fusion=True,
     )
