@@ -202,7 +202,7 @@ def _outcome(check: Check) -> tuple[Any, str]:
     wrong = len(check.disagreements)
     if wrong:
         return Text(f"{wrong} DISAGREE", style="bold red"), str(check.examined)
-    return Text("agrees", style="green"), str(check.examined)
+    return Text(check.verdict, style="green"), str(check.examined or "")
 
 
 def _listing(found: Verification) -> list[Any]:

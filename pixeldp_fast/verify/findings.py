@@ -43,12 +43,15 @@ class Check:
         How many values were compared.
     skipped : bool
         The check was not made; `against` says why.
+    verdict : str
+        What to call it where nothing disagrees.
     """
 
     name: str
     against: str
     examined: int = 0
     skipped: bool = False
+    verdict: str = "agrees"
     disagreements: list[Disagreement] = field(default_factory=list)
 
     def add(self, where: str, name: str, words: str) -> None:

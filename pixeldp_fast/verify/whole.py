@@ -79,14 +79,13 @@ def verify(
 def _recertifiable(claim: Claim) -> Check:
     """What `recertify` may change: everything that the number of draws does not depend on."""
     norms = [norm for norm in NORMS if norm in claim["sensitivities"]]
-    elsewhere = f"another bound, and the norms {', '.join(norms)}"
-    if claim["stop"] == "decided":
-        elsewhere = f"other radii, and the norms {', '.join(norms)}"
+    judged = "other radii" if claim["stop"] == "decided" else "another bound"
+    changes = f"{judged}, and the norms {', '.join(norms)}"
     if claim["stop"] == "fixed":
-        return Check("recertify", f"allowed: another alpha, {elsewhere}", 1)
+        return Check("recertify", f"another alpha, {changes}", verdict="allowed")
     return Check(
         "recertify",
-        f"allowed: {elsewhere}; refused: another alpha, because a rule at this alpha (stop="
+        f"{changes}; refused: another alpha, because a rule at this alpha (stop="
         f"'{claim['stop']}') ended the draws",
-        1,
+        verdict="in part",
     )

@@ -317,7 +317,7 @@ def test_the_command_says_what_agrees(folder):
     assert "Nothing that was checked disagrees." in output
     for line in ("p_lower agrees 6", "radius agrees 6", "shards agrees 18", "draws not checked"):
         assert line in output
-    assert "recertify agrees" in output
+    assert "recertify allowed another alpha, another bound" in output
 
 
 def test_the_command_draws_again(folder):
