@@ -11,7 +11,9 @@ from bench import (
     decide,
     demo,
     engine,
+    exact,
     gpu_unit,
+    lattice,
     ledger,
     memory,
     mnist,
@@ -22,6 +24,7 @@ from bench import (
 )
 from bench.engine_report import cohen_table, contenders_table, engine_table
 from bench.gpu_report import gpu_table
+from bench.guarantee_report import exact_table, lattice_table, loss_table
 from bench.markdown import Cells, markdown, spread
 from pixeldp_fast.smooth.regression_terms import BOUNDS
 
@@ -175,6 +178,9 @@ TABLES: dict[str, tuple[str, Callable[[list[Cells]], str]]] = {  # block: case o
     "gpu": (gpu_unit.CASE, gpu_table),
     "cohen": (cohen.CASE, cohen_table),
     "decide": (decide.CASE, decide_table),
+    "loss": (decide.LOSS_CASE, loss_table),
+    "exact": (exact.CASE, exact_table),
+    "lattice": (lattice.CASE, lattice_table),
     "noise": (noise.CASE, noise_table),
     "regression": (regression.CASE, regression_table),
     "statistics": (statistics.CASE, statistics_table),
