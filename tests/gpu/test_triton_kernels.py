@@ -155,18 +155,19 @@ def test_affine_and_activation_follow_the_noise(request, module, seed, generator
 
 
 @pytest.mark.parametrize("module", BOTH, ids=["triton", "cuda"])
-def test_rows_do_not_depend_on_the_launch(request, module, seed, generator):
+@pytest.mark.parametrize("channels", [1, 3, 16])
+def test_rows_do_not_depend_on_the_launch(request, module, channels, seed, generator):
     if module is cuda_noise:
         request.getfixturevalue("with_nvcc")
-    center = torch.rand(3, 3 * 1024, generator=generator).to(DEVICE)
+    center = torch.rand(3, channels * 784, generator=generator).to(DEVICE)
     address, draws = torch.tensor([1, 5, 8], device=DEVICE), draws_of(seed, 171, 3)
-    whole = rows_of(module, center, address, draws, 640, 3)
+    whole = rows_of(module, center, address, draws, 640, channels)
     for first in (0, 128, 256, 384):
         part = draws._replace(first_row=first)
         assert torch.equal(
-            rows_of(module, center, address, part, 128, 3), whole[first : first + 128]
+            rows_of(module, center, address, part, 128, channels), whole[first : first + 128]
         )
-    assert torch.equal(rows_of(module, center, address, draws, 640, 3), whole)
+    assert torch.equal(rows_of(module, center, address, draws, 640, channels), whole)
 
 
 def test_the_last_rows_of_a_large_buffer_are_right(seed):

@@ -6,6 +6,7 @@ To be run without TRITON_INTERPRET. Shapes are those of the benchmarks' networks
 """
 
 import json
+from collections import Counter
 from itertools import pairwise
 
 import torch
@@ -129,6 +130,8 @@ PER_NORMAL = {
     "16x32x32": (16, 1024),
     "3x32x32": (3, 1024),
 }
+VARIED = ("noise 784", "noise 3x32x32", "noise 16x32x32", "mlp 784-256-256-10 bf16")
+FLOAT = ("FFMA", "FMUL", "FADD", "FMNMX", "FSEL", "F2FP", "I2FP", "MUFU")
 BLACKWELL = (
     "noise 784",
     "count 10",
@@ -158,8 +161,19 @@ def instructions_per_normal(channels, pixels, law, capability):
     return (step + (read["instructions"] - step) / config.steps) / normals
 
 
+def float_operations(launch, *, few, wide):
+    """How many of each float operation a launch's code has, of short calls and of long ones."""
+    kernel, args, kwargs = launch
+    if wide:
+        named = zip(kernel.arg_names, args, strict=False)
+        args = [2**32 - 1 if name == "n" else value for name, value in named]
+    opcodes = reading((kernel, args, kwargs | {"FEW": few, "WIDE": wide}), 90)["opcodes"]
+    # The reciprocal is of integers: what divides rows into examples.
+    return Counter(o for o in opcodes if o.startswith(FLOAT) and not o.startswith("MUFU.RCP"))
+
+
 if __name__ == "__main__":
-    found: dict = {"code": {}, "per_normal": {}, "blackwell": {}}
+    found: dict = {"code": {}, "per_normal": {}, "blackwell": {}, "float": {}}
     for name, make in LAUNCHES.items():
         launch = launch_of(make)
         for capability in (80, 90):
@@ -171,4 +185,10 @@ if __name__ == "__main__":
     for law in (0, 1):
         for name, shape in PER_NORMAL.items():
             found["per_normal"][f"{name} law {law}"] = instructions_per_normal(*shape, law, 90)
+    for name in VARIED:
+        launch = launch_of(LAUNCHES[name])
+        found["float"][name] = [
+            float_operations(launch, few=few, wide=wide)
+            for few, wide in ((False, False), (True, False), (False, True))
+        ]
     print(json.dumps(found))

@@ -103,6 +103,14 @@ def test_a_normal_costs_few_instructions(readings, shape, law):
     assert 10 < found <= INSTRUCTIONS_PER_NORMAL[shape]
 
 
+def test_the_same_floats_whatever_the_launch(readings):
+    """Calls of few draws and of 2^31 compile anew; multiplications and sums must fuse as before."""
+    assert len(readings["float"]) == 4
+    for plain, few, wide in readings["float"].values():
+        assert plain == few == wide
+        assert plain["FFMA"] > 0
+
+
 def test_every_launch_is_read(readings):
     assert set(readings["code"]) == {f"{n} {a}" for n in REGISTERS for a in ARCHITECTURES}
 
