@@ -88,7 +88,7 @@ class Laplace(AbstractMechanism):
         """e^-x / 2, x = (k - 1/2)/(b m): a geometric series.
 
         Guarantee
-            Within 1e-60: k < 2^19 products of two factors, each off by at most 1e-68 of itself.
+            Within 1e-60: k < 2^20 products of two factors, each off by at most 1e-68 of itself.
         """
         assert self.lattice is not None
         with localcontext(exact.DIGITS):

@@ -16,7 +16,7 @@ from pixeldp_fast.types import ArrayLike, FloatArray, Norm
 
 LARGEST_LATTICE = 2**20  # with inputs below 8 in size every sum is exact in float32
 # Steps of the lattice per noise scale: below, no bin but 0 is left; above, the table takes seconds.
-LATTICE_SCALES = (0.25, 2.0**12)
+LATTICE_SCALES = (0.25, 2.0**14)
 
 
 class AbstractMechanism(abc.ABC):

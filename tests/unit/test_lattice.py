@@ -30,6 +30,7 @@ ISAS = ("portable", "avx2", "avx512")
 SIZES = (1, 2, 3, 31, 32, 33, 63, 64, 65, 1000)
 FALSE_FAILURE = 1e-8  # of each test of a law at a true sampler
 TABLES = [
+    Gaussian(0.3, lattice=1),
     Gaussian(0.5, lattice=255),
     Gaussian(0.12, lattice=255),
     Gaussian(1.0, lattice=16),
