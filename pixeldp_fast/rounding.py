@@ -15,13 +15,13 @@ from pixeldp_fast.types import ArrayLike, FloatArray
 MARGIN = 1e-11  # relative; covers an error of 45 000 units in the last place
 
 
-def down(value: ArrayLike, margin: float = MARGIN) -> FloatArray:
+def down(value: ArrayLike, margin: ArrayLike = MARGIN) -> FloatArray:
     """`value` lowered by `margin` relative, and by at least one step; 0 and infinities stay."""
     v = np.asarray(value, dtype=np.float64)
     lowered = np.nextafter(v * (1 - np.copysign(margin, v)), -np.inf)
     return np.where((v == 0) | np.isinf(v), v, lowered)
 
 
-def up(value: ArrayLike, margin: float = MARGIN) -> FloatArray:
+def up(value: ArrayLike, margin: ArrayLike = MARGIN) -> FloatArray:
     """`value` raised by `margin` relative, and by at least one step; 0 and infinities stay."""
     return -down(-np.asarray(value, dtype=np.float64), margin)

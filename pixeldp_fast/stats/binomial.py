@@ -11,7 +11,7 @@ from scipy import special
 from pixeldp_fast import rounding
 from pixeldp_fast.errors import InvalidArgument
 from pixeldp_fast.stats import arguments
-from pixeldp_fast.stats.beta import beta_quantile, outward
+from pixeldp_fast.stats.beta import beta_quantile, margin, outward
 from pixeldp_fast.types import ArrayLike, FloatArray
 
 
@@ -75,7 +75,7 @@ def _one_minus_upper(
     some = k > 0
     lower, upper = np.zeros(k.shape), np.ones(k.shape)
     x, complement = beta_quantile(k[some], n[some], alpha[some])
-    lower[some], upper[some] = outward(x, complement)
+    lower[some], upper[some] = outward(x, complement, margin(n[some]))
     return lower, upper
 
 

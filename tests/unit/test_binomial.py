@@ -12,8 +12,10 @@ from scipy import special
 from scipy import stats as laws
 
 from bench.exact import smallest_coverage
+from pixeldp_fast import rounding
 from pixeldp_fast.errors import InvalidArgument
 from pixeldp_fast.stats import (
+    binomial,
     binomial_test_rejects,
     clopper_pearson_lower,
     clopper_pearson_upper,
@@ -89,7 +91,7 @@ def test_large_counts_agree_with_the_inverse_of_the_incomplete_beta_function():
     lower = clopper_pearson_lower(k, n, alpha)
     nearest = special.betaincinv(k, n - k + 1, alpha)
     assert np.all(lower < nearest)
-    assert np.all(lower > nearest * (1 - 2e-11))
+    assert np.all(lower > nearest * (1 - 2 * binomial.margin(n)))
 
 
 @given(st.integers(1, 3000), st.data())
@@ -197,3 +199,27 @@ def test_a_tiny_bound_from_many_hits_keeps_its_digits(k, n, alpha):
     with mpmath.workdps(60):
         assert binomial_tail(k, n, bound) <= mpf(alpha)
         assert binomial_tail(k, n, bound * (1 + mpf(1e-9))) > mpf(alpha)
+
+
+# Of 40 000 draws of (n up to 10^7, hits, alpha) those at which SciPy's inverse is off the most.
+HARD = [(9918822, 5, 0.05), (9737387, 14, 0.2), (9830078, 14, 0.3), (9661857, 37, 0.3)]
+
+
+def _wrong_by(n, hits, alpha):
+    """P(at most `hits`) at the upper bound, over alpha, less 1; in 40 digits."""
+    with mpmath.workdps(40):
+        p = mpmath.mpf(float(clopper_pearson_upper(hits, n, alpha)))
+        term = total = (1 - p) ** n
+        for i in range(1, hits + 1):
+            term *= p / (1 - p) * (n - i + 1) / i
+            total += term
+        return float(total / mpmath.mpf(alpha) - 1)
+
+
+def test_ten_million_draws_are_rounded_outward():
+    assert all(-1e-7 < _wrong_by(*case) <= 0 for case in HARD)
+
+
+def test_the_usual_margin_would_not_do_at_ten_million(monkeypatch):
+    monkeypatch.setattr(binomial, "margin", lambda n: np.full(n.shape, rounding.MARGIN))
+    assert any(_wrong_by(*case) > 0 for case in HARD)
