@@ -25,14 +25,14 @@ def exact_table(rows: list[Cells]) -> str:
 
 def loss_table(rows: list[Cells]) -> str:
     """Draws saved, and radius lost, by stopping at a loss."""
-    found: dict[str, dict[str, str]] = {}
+    found: dict[str, dict[str, Cells]] = {}
     for row in rows:
-        found.setdefault(row["contender"], {})[row["metric"]] = spread(row, 2)
-    metrics = list(dict.fromkeys(row["metric"] for row in rows))
+        found.setdefault(row["contender"], {})[row["metric"]] = row
     lines = [
-        [name, *(values.get(metric, "") for metric in metrics)] for name, values in found.items()
+        [name, f"{float(by['fewer than the cap']['value']):.2f}", spread(by["radius lost"], 1)]
+        for name, by in found.items()
     ]
-    return markdown(["rule", *metrics], lines)
+    return markdown(["rule", "times fewer draws", "radius lost, % (20 to 80 %)"], lines)
 
 
 def lattice_table(rows: list[Cells]) -> str:
