@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import threading
 from collections.abc import Callable, Iterator
 from typing import Any, cast
@@ -10,6 +11,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
+from torch.nn.utils.parametrize import is_parametrized, remove_parametrizations
 
 from pixeldp_fast.errors import UnsupportedBackend
 
@@ -126,6 +128,27 @@ def in_arithmetic(
     if all(weights[name] is tensor for name, tensor in state.items()):
         return lambda x: cast(Tensor, module(converted(x)))
     return lambda x: cast(Tensor, functional_call(module, weights, (converted(x),)))
+
+
+def prefix_in_arithmetic(prefix: nn.Module, dtype: torch.dtype) -> Evaluate:
+    """A prefix as a function in `dtype`, with the very weights whose sensitivity is proved.
+
+    A parametrised weight is converted as it reads: made anew from converted originals, as
+    `in_arithmetic` would, it is another one.
+    """
+    return in_arithmetic(_as_read(prefix), dtype)
+
+
+def _as_read(module: nn.Module) -> nn.Module:
+    """`module`; where weights are parametrised, a copy with plain ones of the same values."""
+    if not any(is_parametrized(part) for part in module.modules()):
+        return module
+    plain = copy.deepcopy(module)
+    for part in list(plain.modules()):
+        if is_parametrized(part):
+            for name in list(cast(nn.ModuleDict, part.parametrizations)):
+                remove_parametrizations(part, name)
+    return plain
 
 
 def prefix_dtype(prefix: nn.Module) -> torch.dtype:

@@ -13,7 +13,13 @@ import torch
 from torch import Tensor
 
 from pixeldp_fast._version import __version__
-from pixeldp_fast.backends.arithmetic import in_arithmetic, machine, prefix_dtype, stated_arithmetic
+from pixeldp_fast.backends.arithmetic import (
+    in_arithmetic,
+    machine,
+    prefix_dtype,
+    prefix_in_arithmetic,
+    stated_arithmetic,
+)
 from pixeldp_fast.backends.base import AbstractBackend, AbstractEngine, Support
 from pixeldp_fast.backends.network import check_memory, compiled
 from pixeldp_fast.backends.reduction import AbstractReduction, RealParts, SoftmaxSums, Votes
@@ -248,7 +254,8 @@ class _NativeEngine(AbstractEngine):
         if packed.prefix is not None:
             return _outputs(packed.prefix, np.ascontiguousarray(x.flatten(1).numpy()), 0)
         with stated_arithmetic(CPU):
-            prefix = in_arithmetic(self._plan.prefix, center_dtype(self._plan, self._mechanism))
+            dtype = center_dtype(self._plan, self._mechanism)
+            prefix = prefix_in_arithmetic(self._plan.prefix, dtype)
             rows = [prefix(own(x, b)).float().flatten(1) for b in range(len(x))]
             features = torch.cat(rows) if rows else x.new_zeros((0, *self._plan.noise_shape))
             return features.flatten(1).contiguous().numpy()

@@ -12,6 +12,7 @@ from pixeldp_fast.backends.arithmetic import (
     Evaluate,
     in_arithmetic,
     machine,
+    prefix_in_arithmetic,
     stated_arithmetic,
 )
 from pixeldp_fast.backends.base import AbstractBackend, AbstractEngine, Support
@@ -120,7 +121,8 @@ class _TorchEngine(AbstractEngine):
     def run(self, x: Tensor, index: IntArray, stream: Stream, first_draw: int, n: int) -> Tally:
         self._reduction.check_draws(n)
         with stated_arithmetic(self._device):
-            prefix = in_arithmetic(self._plan.prefix, center_dtype(self._plan, self._mechanism))
+            dtype = center_dtype(self._plan, self._mechanism)
+            prefix = prefix_in_arithmetic(self._plan.prefix, dtype)
             suffix = in_arithmetic(self._plan.suffix, self._dtype, self._layout)
             totals = [
                 self._example(prefix(own(x, b)), suffix, int(index[b]), stream, first_draw, n)

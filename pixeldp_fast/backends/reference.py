@@ -8,7 +8,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pixeldp_fast.backends.arithmetic import Evaluate, in_arithmetic, machine, stated_arithmetic
+from pixeldp_fast.backends.arithmetic import (
+    Evaluate,
+    in_arithmetic,
+    machine,
+    prefix_in_arithmetic,
+    stated_arithmetic,
+)
 from pixeldp_fast.backends.base import AbstractBackend, AbstractEngine, Support
 from pixeldp_fast.backends.reduction import AbstractReduction
 from pixeldp_fast.backends.tally import Tally
@@ -84,7 +90,7 @@ class _ReferenceEngine(AbstractEngine):
     def run(self, x: Tensor, index: IntArray, stream: Stream, first_draw: int, n: int) -> Tally:
         self._reduction.check_draws(n)
         with stated_arithmetic(CPU):
-            prefix = in_arithmetic(self._plan.prefix, torch.float64)
+            prefix = prefix_in_arithmetic(self._plan.prefix, torch.float64)
             suffix = in_arithmetic(self._plan.suffix, torch.float64)
             totals = [
                 self._example(prefix(own(x, b)), suffix, int(index[b]), stream, first_draw, n)

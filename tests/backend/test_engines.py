@@ -341,6 +341,33 @@ def test_the_prefix_keeps_its_weights_whatever_the_dtype():
     assert torch.equal(wide, plan.prefix(x.double()).flatten().float())
 
 
+class Doubled(nn.Module):
+    """A parametrisation that gives other weights in another dtype, as rounding ones do a little."""
+
+    def forward(self, weight):
+        return weight if weight.dtype is torch.bfloat16 else 2 * weight
+
+
+@each_backend
+@pytest.mark.parametrize("mechanism", [Gaussian(0.5), Gaussian(0.5, lattice=4096)], ids=repr)
+def test_parametrised_weights_of_a_prefix_are_those_whose_sensitivity_is_proved(backend, mechanism):
+    plan = plan_of(conv_behind_prefix)
+    plan.prefix.bfloat16()
+    parametrised = copy.deepcopy(plan)
+    nn.utils.parametrize.register_parametrization(parametrised.prefix, "weight", Doubled())
+    assert torch.equal(parametrised.prefix.weight, plan.prefix.weight)
+    if backend.name == "triton" and mechanism.lattice is not None:
+        pytest.skip("it makes no lattice noise")
+    x, index = examples(plan, 2), np.array([0, 1])
+    plain, tally = (
+        prepared(backend, p, mechanism, Votes(K)).run(x, index, STREAM, 0, 200)
+        for p in (plan, parametrised)
+    )
+    assert tally == plain
+    plan.prefix.weight.data *= 2  # what it would be from converted originals
+    assert prepared(backend, plan, mechanism, Votes(K)).run(x, index, STREAM, 0, 200) != tally
+
+
 @each_backend
 def test_features_that_overflow_cannot_hide_the_noise(backend):
     parts = (nn.Linear(2, 3, bias=False), nn.Linear(3, K), (2,))

@@ -11,7 +11,7 @@ import triton
 from torch import Tensor
 
 from pixeldp_fast._version import __version__
-from pixeldp_fast.backends.arithmetic import in_arithmetic, machine, prefix_dtype
+from pixeldp_fast.backends.arithmetic import machine, prefix_dtype, prefix_in_arithmetic
 from pixeldp_fast.backends.base import AbstractEngine
 from pixeldp_fast.backends.reduction import AbstractReduction
 from pixeldp_fast.backends.tally import Tally
@@ -254,7 +254,7 @@ class TritonEngine(AbstractEngine):
 
     def _centers(self, x: Tensor) -> Tensor:
         """Features at the noise point in C order, float32 [B, D]."""
-        prefix = in_arithmetic(self._plan.prefix, prefix_dtype(self._plan.prefix))
+        prefix = prefix_in_arithmetic(self._plan.prefix, prefix_dtype(self._plan.prefix))
         rows = [prefix(own(x, b)).float().flatten(1).contiguous() for b in range(len(x))]
         return torch.cat(rows)
 
