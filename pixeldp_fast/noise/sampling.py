@@ -125,7 +125,7 @@ def _lattice_sum(
 
     levels = mechanism.lattice
     assert levels is not None
-    steps = lattice.rounded_torch(center.detach(), levels).view(len(center), 1, -1)
+    steps = lattice.rounded_torch(center.detach(), levels).flatten(1).unsqueeze(1)  # in C order
     noise = lattice.noise_torch(mechanism, words)[..., : steps.shape[-1]]
     # Divided by a tensor: by a number, some devices multiply by its rounded reciprocal instead.
     total = (steps + noise).to(torch.float32)

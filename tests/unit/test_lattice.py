@@ -255,6 +255,18 @@ def test_a_value_depends_on_its_address_alone(mechanism):
 
 
 @each_sampled
+def test_coordinates_count_in_c_order_whatever_the_layout(mechanism, monkeypatch):
+    images = torch.arange(2 * 3 * 4 * 5).view(2, 3, 4, 5) / mechanism.lattice
+    address = (mechanism, STREAM, [7, 8], 3, 2)
+    expected = add_noise(images, *address)
+    turned = images.transpose(2, 3).contiguous().transpose(2, 3)
+    for laid in (images.to(memory_format=torch.channels_last), turned):
+        assert not laid.is_contiguous()
+        assert torch.equal(add_noise(laid, *address), expected)
+        assert torch.equal(from_torch(monkeypatch, laid, *address), expected)
+
+
+@each_sampled
 def test_the_sum_is_that_of_integers(mechanism):
     m = mechanism.lattice
     steps = np.arange(-600, 600)[None]
