@@ -132,7 +132,13 @@ class Terms:
         if not all(type(v) is float and 0 < v < math.inf for _, v in self.sensitivities):
             raise ValueError("`sensitivities` must be finite and above 0")
         check_recorded(
-            self.mechanism, self.guarantee, self.inputs, self.coordinates, self.tau, self.slack
+            self.mechanism,
+            self.guarantee,
+            self.inputs,
+            self.coordinates,
+            self.tau,
+            self.slack,
+            self.input_shape,
         )
         check_rules(self.scores, self.competitor, self.stop, self.loss, self.mean_bound)
 

@@ -139,7 +139,13 @@ class RegressionTerms:
         if not all(type(v) is float and 0 < v < math.inf for _, v in self.sensitivities):
             raise ValueError("`sensitivities` must be finite and above 0")
         check_recorded(
-            self.mechanism, self.guarantee, self.inputs, self.coordinates, self.tau, self.slack
+            self.mechanism,
+            self.guarantee,
+            self.inputs,
+            self.coordinates,
+            self.tau,
+            self.slack,
+            self.input_shape,
         )
         if self.stop != "fixed":
             raise ValueError("`stop` must be 'fixed', the only one of this version")

@@ -149,11 +149,13 @@ def check_recorded(
     coordinates: Any,
     off: Any,
     slack: Any,
+    input_shape: tuple[int, ...],
 ) -> None:
     """Raise a `ValueError` that names the first field of a record that no result could have.
 
     tau is a number of the mechanism and of D, computed anew; the slack can only be larger than
-    that of noise on the input, by a prefix that the record does not hold.
+    that of noise on the input, by a prefix that the record does not hold. Without a prefix, as it
+    is for examples on the lattice, D is that of the input.
     """
     expected = REAL_ARITHMETIC if mechanism.lattice is None else LATTICE
     if guarantee != expected:
@@ -166,6 +168,8 @@ def check_recorded(
         raise ValueError(f"`inputs` must be one of {', '.join(INPUTS)}")
     if type(coordinates) is not int or coordinates < 1:
         raise ValueError("`coordinates` must be an integer of at least 1")
+    if inputs != "real" and coordinates != math.prod(input_shape):
+        raise ValueError(f"`coordinates` must be {math.prod(input_shape)}, as of the input")
     if type(off) is not float or off != tau(mechanism, coordinates):
         raise ValueError(f"`tau` must be {tau(mechanism, coordinates)!r} for {mechanism}")
     least = rounding_slack(mechanism, coordinates, inputs)

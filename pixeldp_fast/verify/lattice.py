@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from pixeldp_fast.verify.arithmetic import Real, mp
 from pixeldp_fast.verify.claim import INPUTS, Claim
 from pixeldp_fast.verify.findings import Check
@@ -17,7 +19,11 @@ def check_lattice(claim: Claim) -> Check:
     law = claim.law
     if law.lattice is None:
         return Check("program", "real arithmetic: float rounding is not covered", skipped=True)
-    check = Check("program", "lattice: tau from the table's masses, slack from the rounding", 2)
+    check = Check("program", "lattice: tau from the table's masses, slack from the rounding", 3)
+    whole = math.prod(claim["input_shape"])
+    if claim["inputs"] != "real" and claim["coordinates"] != whole:  # then no prefix is there
+        words = f"is {claim['coordinates']}, but the input has {whole}"
+        check.add("every example", "terms.coordinates", words)
     exact = claim["coordinates"] * tau_of_one(law)
     if not exact <= claim["tau"] <= exact * (1 + RELATIVE):
         words = f"is {claim['tau']!r}, but the table's masses give {mp().nstr(exact, 17)}"

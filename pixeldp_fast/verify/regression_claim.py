@@ -83,6 +83,9 @@ def read_interval_claim(terms: Any) -> IntervalClaim:
     _need("clip", type(terms["clip"]) is bool, "true or false")
     _need("one_radius", type(terms["one_radius"]) is bool, "true or false")
     _need("stop", terms["stop"] == "fixed", "'fixed'")
+    shape = terms["input_shape"]
+    sizes_only = isinstance(shape, list) and all(type(v) is int and v >= 1 for v in shape)
+    _need("input_shape", sizes_only, "a list of sizes")
     _check_program(terms, law)
     radii, sizes = terms["radii"], terms["sensitivities"]
     several = isinstance(radii, list) and len(radii) > 0

@@ -186,6 +186,13 @@ def test_what_a_lattice_costs_is_derived_again(tmp_path, field, change):
     assert field in fields(path)
 
 
+def test_fewer_coordinates_than_the_input_has_are_named(tmp_path):
+    law = LATTICE[0]
+    path = certified(tmp_path / "run", smoothed(law)) / "certificates.jsonl"
+    rewrite(path, lambda row: row["terms"].update(coordinates=1, tau=tau(law, 1)))
+    assert "terms.coordinates" in fields(path)
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [

@@ -324,6 +324,16 @@ def test_edited_records_are_refused(name, value):
         Terms.from_dict(record | {name: value})
 
 
+@pytest.mark.parametrize("inputs", ["lattice", "real attacks"])
+def test_noise_on_the_input_has_as_many_coordinates_as_it(inputs):
+    """A record edited to fewer, with all that follows from them: it would cost less."""
+    record = certified(inputs=inputs).terms.to_dict()
+    fewer = {"coordinates": 17, "tau": tau(LAW, 17), "slack": rounding_slack(LAW, 17, inputs)}
+    with pytest.raises(RecordError, match=r"`coordinates` must be 18"):
+        Terms.from_dict(record | fewer)
+    assert Terms.from_dict(record).coordinates == 18
+
+
 def test_float_noise_cannot_be_recorded_as_lattice():
     record = certified(mechanism=Gaussian(0.25)).terms.to_dict()
     with pytest.raises(RecordError, match="guarantee"):

@@ -151,6 +151,7 @@ def test_edited_terms_are_noticed(record, change):
         ({"radii": [-1.0]}, "radii"),
         ({"stop": "loss"}, "stop"),
         ({"guarantee": "lattice"}, "guarantee"),
+        ({"input_shape": [2, "2"]}, "input_shape"),
         ({"slack": 0.1}, "slack"),
         ({"clip": 1}, "clip"),
         ({"quantile": 1.0}, "quantile"),
