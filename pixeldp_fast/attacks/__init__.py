@@ -1,0 +1,5 @@
+"""Attacks on the smoothed model, judged by fresh draws, and checks that they are no bluff."""
+
+from pixeldp_fast.attacks.attack import METHODS, AttackResult, attack
+
+__all__ = ["METHODS", "AttackResult", "attack"]
