@@ -64,7 +64,7 @@ class SmoothedClassifier:
         Default: the model's. Nothing is moved silently.
     input_range : (low, high) or None
         What the values of x must lie in, default [0, 1]; None: no check. sigma and radii are in
-        these units.
+        these units. With lattice noise behind a prefix claims are about inputs within it alone.
     tile : int, optional
         Draws per evaluation of the network. On torch and triton it is part of the arithmetic:
         results for different tiles may differ in the last bits of the outputs; triton rounds it up
@@ -97,11 +97,12 @@ class SmoothedClassifier:
         inputs: str | None = None,
     ) -> None:
         self.model = as_pixeldp(model, mechanism)
-        self.inputs = checked_inputs(inputs, self.model.mechanism, self.model.prefix)
+        self.input_range = checked_range(input_range)
+        of_model = self.model.mechanism, self.model.prefix
+        self.inputs = checked_inputs(inputs, *of_model, self.input_range)
         self.num_classes = checked_count("num_classes", num_classes, 2)
         self.seed_given = seed is not None
         self.seed = new_seed() if seed is None else checked_seed(seed)
-        self.input_range = checked_range(input_range)
         if backend not in backend_names():
             raise InvalidArgument(f"`backend` must be one of {backend_names()}, got {backend!r}.")
         self.backend = backend

@@ -14,7 +14,12 @@ from pixeldp_fast.errors import InvalidArgument, UnsupportedModel
 from pixeldp_fast.models.fingerprint import fingerprint
 from pixeldp_fast.noise.mechanism import AbstractMechanism
 from pixeldp_fast.noise.stream import Purpose, Stream, check_draws
-from pixeldp_fast.smooth.inputs import InputRange, checked_alpha, checked_count
+from pixeldp_fast.smooth.inputs import (
+    InputRange,
+    checked_alpha,
+    checked_count,
+    checked_range,
+)
 from pixeldp_fast.smooth.regression_judge import outside
 from pixeldp_fast.smooth.regression_record import Intervals
 from pixeldp_fast.smooth.regression_terms import (
@@ -89,7 +94,8 @@ class SmoothedRegressor:
             raise InvalidArgument(f"`clip` must be True or False, got {clip!r}.")
         self.clip = clip
         self.model = as_pixeldp(model, mechanism)
-        self.inputs = checked_inputs(inputs, self.model.mechanism, self.model.prefix)
+        of_model = self.model.mechanism, self.model.prefix
+        self.inputs = checked_inputs(inputs, *of_model, checked_range(input_range))
         self._source = Source(
             self.model,
             self.reduction,

@@ -92,11 +92,7 @@ def _prefix_slack(
     """2 ||e + s/2||_q: the computed features are within e of the real ones, and then rounded."""
     levels = mechanism.lattice
     assert levels is not None
-    if input_range is None:
-        raise InvalidArgument(
-            "Behind a prefix, lattice noise needs a declared range of the inputs, over which the "
-            "prefix's rounding is bounded: state `input_range=(low, high)`."
-        )
+    box = _declared(input_range)
     if levels < COARSEST_BEHIND_PREFIX or levels & (levels - 1):
         raise UnsupportedModel(
             f"Behind a prefix the lattice must be a power of two of at least "
@@ -104,9 +100,18 @@ def _prefix_slack(
             f"and rounding them costs radius. Try lattice={COARSEST_BEHIND_PREFIX}, or put the "
             "noise on the input."
         )
-    off = rounding_budget(plan.prefix, plan.input_shape, input_range) + 0.5 / levels
+    off = rounding_budget(plan.prefix, plan.input_shape, box) + 0.5 / levels
     size = off.sum() if mechanism.norm is Norm.ONE else math.sqrt(float((off * off).sum()))
     return _up(2 * float(size))
+
+
+def _declared(input_range: InputRange | None) -> InputRange:
+    if input_range is None:
+        raise InvalidArgument(
+            "Behind a prefix, lattice noise needs a declared range of the inputs, over which the "
+            "prefix's rounding is bounded: state `input_range=(low, high)`."
+        )
+    return input_range
 
 
 def _up(value: float) -> float:
@@ -119,15 +124,23 @@ def is_identity(prefix: nn.Module) -> bool:
     return all(isinstance(layer, (nn.Identity, nn.Flatten)) for _, layer in leaves(prefix))
 
 
-def checked_inputs(inputs: Any, mechanism: AbstractMechanism, prefix: nn.Module) -> str:
+def checked_inputs(
+    inputs: Any, mechanism: AbstractMechanism, prefix: nn.Module, input_range: InputRange | None
+) -> str:
     """The class of inputs that claims are about; None: the narrowest there is.
 
     Raises
     ------
     InvalidArgument
-        For an unknown class, and for one that this mechanism or prefix cannot have.
+        For an unknown class, and for one that this mechanism or prefix cannot have; on a lattice
+        behind a prefix without a range of the inputs, since what is served must be within it, too.
     """
-    possible = INPUTS if mechanism.lattice is not None and is_identity(prefix) else INPUTS[-1:]
+    possible: tuple[str, ...] = INPUTS[-1:]
+    if mechanism.lattice is not None:
+        if is_identity(prefix):
+            possible = INPUTS
+        else:
+            _declared(input_range)
     if inputs is None:
         return possible[0]
     if inputs not in INPUTS:

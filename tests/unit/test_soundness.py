@@ -253,13 +253,17 @@ def test_computed_centres_are_within_the_budget(backend):
 
 
 def test_what_a_prefix_needs_is_said():
-    with pytest.raises(InvalidArgument, match="input_range"):
-        behind_a_prefix(Gaussian(0.5, lattice=4096), input_range=None).certify(images(), n=10)
+    on_lattice = Gaussian(0.5, lattice=4096)
+    with pytest.raises(InvalidArgument, match="input_range"):  # to serve from it, too
+        behind_a_prefix(on_lattice, input_range=None)
+    behind_a_prefix(Gaussian(0.5), input_range=None).predict(images() + 1, n=10)
+    with pytest.raises(InvalidArgument, match="outside the input range"):
+        behind_a_prefix(on_lattice).predict(images() + 1, n=10)
     for coarse in (255, 2048, 5000):
         with pytest.raises(UnsupportedModel, match="power of two of at least 4096"):
             behind_a_prefix(Gaussian(0.5, lattice=coarse)).certify(images(), n=10)
     with pytest.raises(InvalidArgument, match="outside the input range"):
-        behind_a_prefix(Gaussian(0.5, lattice=4096)).certify(images() + 1, n=10)
+        behind_a_prefix(on_lattice).certify(images() + 1, n=10)
 
 
 def test_a_flatten_in_front_leaves_the_noise_on_the_image():
