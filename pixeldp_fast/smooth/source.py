@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -12,11 +11,12 @@ from pixeldp_fast.backends.base import AbstractEngine
 from pixeldp_fast.backends.reduction import AbstractReduction
 from pixeldp_fast.backends.registry import backend_names, prepared
 from pixeldp_fast.errors import InvalidArgument
-from pixeldp_fast.noise.stream import SHARED_EXAMPLE, checked_index, checked_seed, new_seed
+from pixeldp_fast.noise.stream import checked_seed, new_seed
 from pixeldp_fast.plan.plan import Plan, make_plan
 from pixeldp_fast.plan.snapshot import Structure
 from pixeldp_fast.smooth.inputs import (
     InputRange,
+    addresses,
     checked_count,
     checked_examples,
     checked_range,
@@ -75,20 +75,8 @@ class Source:
 
     def addresses(self, index: Any, examples: int) -> Any:
         """The examples' addresses, uint32 [B]: those asked for, or the next ones of a counter."""
-        if index is None:
-            first = self._next_index
-            if first + examples > SHARED_EXAMPLE:
-                raise InvalidArgument(
-                    "This object has used up its addresses; make one with a new seed."
-                )
-            self._next_index += examples
-            return np.arange(first, first + examples, dtype=np.uint32)
-        if np.ndim(index) == 0:
-            first = checked_count("index", index, 0)
-            index = np.arange(first, first + examples, dtype=np.int64)
-        found = checked_index(index)
-        if len(found) != examples:
-            raise InvalidArgument(f"`index` has {len(found)} entries for {examples} examples.")
+        found = addresses(index, self._next_index, examples)
+        self._next_index += examples if index is None else 0
         return found
 
     def plan(self, *, fresh: bool = False) -> Plan:
