@@ -12,9 +12,9 @@ from torch import nn
 
 from pixeldp_fast.errors import InvalidArgument
 from pixeldp_fast.noise.stream import SHARED_EXAMPLE, checked_index
-from pixeldp_fast.stats.arguments import SMALLEST_ALPHA
 
 InputRange = tuple[float, float]
+SMALLEST_ALPHA = 1e-100  # its shares, however many, stay within what the statistics accept
 
 
 def checked_range(input_range: Any) -> InputRange | None:

@@ -8,7 +8,7 @@ from pixeldp_fast.errors import InvalidArgument
 from pixeldp_fast.types import ArrayLike, FloatArray
 
 LARGEST_N = 2**32  # what the counter of draws can address
-SMALLEST_ALPHA = 1e-290  # below it a bound is no longer a normal float64
+SMALLEST_ALPHA = 1e-200  # below 1e-240 SciPy's incomplete beta function is at times wrong
 
 
 def real(name: str, value: ArrayLike) -> FloatArray:

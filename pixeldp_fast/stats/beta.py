@@ -13,8 +13,11 @@ from pixeldp_fast.types import FloatArray
 _SADDLEPOINT_FROM = 400
 # Newton's remainder is about step^2 / (a b / (a + b)) in the logit: below 3e-12 at this step.
 _LARGEST_STEP = 2e-5
-# Beyond so many draws SciPy's inverse was seen to be off by up to 3.3e-10.
-_PRECISE_UP_TO, _LARGE_MARGIN = 1e5, 5e-10
+# Beyond so many draws SciPy's functions were seen to be off by up to 3.3e-10, 8e-10 at 10^9.
+_PRECISE_UP_TO, _LARGE_MARGIN, _PER_DRAW = 1e5, 5e-10, 1e-18
+_LEAST_LOG, _HALVINGS = -708.0, 64  # down to the least normal float64
+
+Mask = npt.NDArray[np.bool_]
 
 
 def divergence(h: FloatArray, t: FloatArray, logit: FloatArray) -> tuple[FloatArray, FloatArray]:
@@ -62,7 +65,7 @@ def beta_quantile(k: FloatArray, n: FloatArray, alpha: FloatArray) -> tuple[Floa
         them below `margin`.
 
     Cost
-        One evaluation of the incomplete beta function for large counts, about five for small ones.
+        One evaluation of the incomplete beta function for large counts, about ten for small ones.
     """
     log_all = np.log(alpha) / n
     x, complement = np.exp(log_all), -np.expm1(log_all)  # k = n: x^n = alpha
@@ -73,18 +76,63 @@ def beta_quantile(k: FloatArray, n: FloatArray, alpha: FloatArray) -> tuple[Floa
         x[large], complement[large] = special.expit(logit), special.expit(-logit)
         large[large] = good
     left = (k < n) & ~large
-    # Each side is solved for where it is the smaller one: the larger is its difference from 1.
-    x[left] = special.betaincinv(k[left], (n - k + 1)[left], alpha[left])
-    complement[left] = 1 - x[left]
-    high = left & (x > 0.5)
-    complement[high] = special.betainccinv((n - k + 1)[high], k[high], alpha[high])
-    x[high] = 1 - complement[high]
+    x[left], complement[left] = _inverted(k[left], (n - k + 1)[left], alpha[left])
     return x, complement
 
 
-def _large_count_logit(
-    k: FloatArray, n: FloatArray, z: FloatArray
-) -> tuple[FloatArray, npt.NDArray[np.bool_]]:
+def _inverted(k: FloatArray, b: FloatArray, alpha: FloatArray) -> tuple[FloatArray, FloatArray]:
+    """The quantile of Beta(k, b) and its complement, by SciPy's inverse where it is confirmed.
+
+    Each side is solved for where it is the smaller one: the larger is its difference from 1.
+    SciPy's inverse is at times off by a multiple (alpha below 1e-90; above 0.48 with k = 1000; a
+    few others), so that the function itself must confirm it, or else is inverted by halving.
+    """
+    x = special.betaincinv(k, b, alpha)
+    high = x > 0.5
+    size = np.where(high, 0.0, x)
+    size[high] = special.betainccinv(b[high], k[high], alpha[high])
+    excess, slope = _excess(size, high, k, b, alpha), _slope(size, high, k, b)
+    wrong = ~(np.abs(excess) <= slope * margin(k + b - 1) / 2)  # also where it is NaN
+    if wrong.any():
+        size[wrong], high[wrong] = _halved(k[wrong], b[wrong], alpha[wrong])
+    return np.where(high, 1 - size, size), np.where(high, size, 1 - size)
+
+
+def _excess(
+    size: FloatArray, high: Mask, k: FloatArray, b: FloatArray, alpha: FloatArray
+) -> FloatArray:
+    """P(Beta(k, b) <= x) - alpha, from the smaller tail; `size` is 1 - x where `high`, else x."""
+    first, second = np.where(high, b, k), np.where(high, k, b)
+    small = alpha <= 0.5
+    at_most = high != small
+    tail = np.empty(k.shape)
+    for function, of in ((special.betainc, at_most), (special.betaincc, ~at_most)):
+        tail[of] = function(first[of], second[of], size[of])
+    return np.where(small, tail - alpha, (1 - alpha) - tail)
+
+
+def _slope(size: FloatArray, high: Mask, k: FloatArray, b: FloatArray) -> FloatArray:
+    """By how much the excess grows with the logarithm of `size`, without the sign."""
+    first, second = np.where(high, b, k), np.where(high, k, b)
+    inside = np.clip(size, 1e-307, 1 - 2.0**-53)
+    log_slope = first * np.log(inside) + (second - 1) * np.log1p(-inside)
+    return np.asarray(np.exp(log_slope - special.betaln(k, b)))
+
+
+def _halved(k: FloatArray, b: FloatArray, alpha: FloatArray) -> tuple[FloatArray, Mask]:
+    """The smaller side of the quantile, by halving its logarithm, and whether that is 1 - x."""
+    half = np.full(k.shape, 0.5)
+    high = _excess(half, np.zeros(k.shape, dtype=bool), k, b, alpha) < 0
+    low, top = np.full(k.shape, _LEAST_LOG), np.log(half)
+    for _ in range(_HALVINGS):
+        middle = (low + top) / 2
+        beyond = _excess(np.exp(middle), high, k, b, alpha) > 0
+        up = beyond == high
+        low, top = np.where(up, middle, low), np.where(up, top, middle)
+    return np.exp((low + top) / 2), high
+
+
+def _large_count_logit(k: FloatArray, n: FloatArray, z: FloatArray) -> tuple[FloatArray, Mask]:
     """The quantile's logit, and where the last step was small enough to trust.
 
     In the logit the density is sqrt(J) phi(r) c, with r the signed root of the divergence, so its
@@ -112,7 +160,7 @@ def _large_count_logit(
 
 def margin(n: FloatArray) -> FloatArray:
     """How far a quantile of n draws is moved outward, relative."""
-    return np.where(n > _PRECISE_UP_TO, _LARGE_MARGIN, rounding.MARGIN)
+    return np.where(n > _PRECISE_UP_TO, _LARGE_MARGIN + _PER_DRAW * n, rounding.MARGIN)
 
 
 def outward(

@@ -185,7 +185,7 @@ def test_bad_examples(x, message):
         ({"index": -1}, "index"),
         ({"index": [1, 2]}, "3 examples"),
         ({"index": [0.5, 1, 2]}, "index"),
-        ({"alpha": 1e-300}, "alpha"),
+        ({"alpha": 1e-101}, "alpha"),
         ({"n": 2**32 + 1}, r"2\^32"),
     ],
 )
