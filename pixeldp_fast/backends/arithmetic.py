@@ -11,7 +11,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
-from torch.nn.utils.parametrize import is_parametrized, remove_parametrizations
+from torch.nn.utils.parametrize import is_parametrized
 
 from pixeldp_fast.errors import UnsupportedBackend
 
@@ -146,9 +146,18 @@ def _as_read(module: nn.Module) -> nn.Module:
     plain = copy.deepcopy(module)
     for part in list(plain.modules()):
         if is_parametrized(part):
-            for name in list(cast(nn.ModuleDict, part.parametrizations)):
-                remove_parametrizations(part, name)
+            _make_plain(part)
     return plain
+
+
+def _make_plain(part: nn.Module) -> None:
+    """Keep what parametrised weights read as; torch's own removal changes a class copies share."""
+    names = list(cast(nn.ModuleDict, part.parametrizations))
+    values = {name: getattr(part, name).detach() for name in names}
+    part.__class__ = type(part).__bases__[0]
+    del part.parametrizations
+    for name, value in values.items():
+        part.register_parameter(name, nn.Parameter(value, requires_grad=False))
 
 
 def prefix_dtype(prefix: nn.Module) -> torch.dtype:

@@ -364,6 +364,10 @@ def test_parametrised_weights_of_a_prefix_are_those_whose_sensitivity_is_proved(
         for p in (plan, parametrised)
     )
     assert tally == plain
+    assert nn.utils.parametrize.is_parametrized(parametrised.prefix, "weight")  # left as it is
+    assert torch.equal(parametrised.prefix.weight, plan.prefix.weight)
+    again = prepared(backend, parametrised, mechanism, Votes(K))
+    assert again.run(x, index, STREAM, 0, 200) == plain
     plan.prefix.weight.data *= 2  # what it would be from converted originals
     assert prepared(backend, plan, mechanism, Votes(K)).run(x, index, STREAM, 0, 200) != tally
 
