@@ -25,6 +25,7 @@ from pixeldp_fast.cli.doctor import doctor
 from pixeldp_fast.cli.predict import predict
 from pixeldp_fast.cli.regress import regress
 from pixeldp_fast.cli.report import report
+from pixeldp_fast.cli.sanity import sanity
 from pixeldp_fast.cli.train import train
 from pixeldp_fast.cli.verify import verify
 from pixeldp_fast.errors import PixelDPError
@@ -104,7 +105,7 @@ def _help(command: Callable[..., None]) -> str:
     return re.sub(r"(?<!\n)\n(?!\n)", " ", inspect.cleandoc(command.__doc__ or ""))
 
 
-for _command in (demo, train, certify, predict, regress, verify, report, doctor):
+for _command in (demo, train, certify, predict, regress, verify, sanity, report, doctor):
     app.command(help=_help(_command))(_command)
 app.command(
     help=_help(bench),
