@@ -101,10 +101,11 @@ def guarantee(terms: Terms | None) -> str:
 
 
 def program(terms: Terms | RegressionTerms) -> str:
-    """For which program a claim is made."""
-    if terms.guarantee == "lattice":
-        return "for the program that runs (noise on a lattice)"
-    return f"in {terms.guarantee}"
+    """For which program a claim is made, and of which inputs where it is not of all."""
+    if terms.guarantee != "lattice":
+        return f"in {terms.guarantee}"
+    only = f", on inputs that are multiples of 1/{terms.mechanism.lattice}"
+    return f"for the program that runs (noise on a lattice){only * (terms.inputs == 'lattice')}"
 
 
 def for_all(summary: Summary) -> str:

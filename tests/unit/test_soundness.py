@@ -26,6 +26,7 @@ from pixeldp_fast.errors import InvalidArgument, RecordError, RunFolderError, Un
 from pixeldp_fast.noise.lattice import from_lattice, tau, to_lattice
 from pixeldp_fast.plan.plan import make_plan
 from pixeldp_fast.plan.rounding_budget import rounding_budget
+from pixeldp_fast.report.words import guarantee
 from pixeldp_fast.smooth.judge import Terms
 from pixeldp_fast.smooth.regression_terms import RegressionTerms
 from pixeldp_fast.smooth.soundness import rounding_slack, soundness
@@ -77,6 +78,14 @@ def test_lattice_noise_holds_for_the_program_and_says_so():
     assert terms.coordinates == 18
     assert terms.tau == tau(LAW, 18) > 0
     assert terms.slack == 0.0
+
+
+@pytest.mark.parametrize("inputs", ["lattice", "real attacks", "real"])
+def test_words_name_the_inputs_where_the_claim_is_not_of_all(inputs):
+    said = guarantee(certified(inputs=inputs).terms)
+    assert "for the program that runs (noise on a lattice)" in said
+    assert ("on inputs that are multiples of 1/255" in said) == (inputs == "lattice")
+    assert "multiples" not in guarantee(certified(mechanism=Gaussian(0.25)).terms)
 
 
 @pytest.mark.parametrize(("law", "norm"), [(Gaussian, 2), (Laplace, 1)])
