@@ -208,8 +208,9 @@ class Run:
         """The block's selection and estimation tallies."""
         sums: dict[Purpose, Tally] = {}
         for shard in self.plan.shards_of(block):
-            if self.terms.stop != "fixed" and shard.draws[0] and not self.has(shard):
-                continue  # `judged` refuses examples whose rule goes on there
+            later = shard.purpose is Purpose.ESTIMATION and shard.draws[0] > 0
+            if self.terms.stop != "fixed" and later and not self.has(shard):
+                break  # only draws from the first on count; `judged` refuses what goes on there
             part = self.tally(shard)
             sums[shard.purpose] = sums[shard.purpose] + part if shard.purpose in sums else part
         return sums[Purpose.SELECTION], sums[Purpose.ESTIMATION]

@@ -231,7 +231,9 @@ class Certificates:
 
         Guarantee
             With probability at least 1 - alpha (default: that of the terms) every prediction and
-            radius returned is right: each is judged at alpha / B (Bonferroni).
+            radius returned is right: each is judged at alpha / B (Bonferroni). B are all that were
+            drawn for: of a part chosen by what its draws gave, nothing follows.
+
         Raises
         ------
         RecordError
@@ -256,9 +258,11 @@ class Certificates:
 
         Guarantee
             With probability at least 1 - alpha all examples marked have, at once, a radius of at
-            least `radius`. Never fewer than `for_all` gives.
+            least `radius`. Never fewer than `for_all` gives. As there, leave no example out for
+            what its draws gave.
         Source
             Holm, 1979.
+
         Raises
         ------
         RecordError

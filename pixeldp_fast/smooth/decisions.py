@@ -183,8 +183,18 @@ class Decisions:
 
 
 def concatenate(parts: Sequence[Decisions]) -> Decisions:
-    """Decisions of the same terms and radii, one batch after the other; at least one."""
+    """Decisions of the same terms and radii, one batch after the other; at least one.
+
+    Raises
+    ------
+    InvalidArgument
+        For no parts, or parts whose terms or radii differ.
+    """
+    if not parts:
+        raise InvalidArgument("At least one batch of decisions is needed.")
     first = parts[0]
+    if any(p.terms != first.terms or not np.array_equal(p.radii, first.radii) for p in parts):
+        raise InvalidArgument("Only decisions of the same terms and radii can be put together.")
     labels = [p.labels for p in parts]
     return Decisions.judged(
         first.terms,

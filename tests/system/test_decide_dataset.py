@@ -161,6 +161,21 @@ def test_certificates_that_stop_early_are_made_in_runs_too(tmp_path, shard_draws
     assert certificates_jsonl(go()) == certificates_jsonl(found)
 
 
+def test_draws_behind_a_missing_shard_do_not_count(tmp_path):
+    """Without three of its ten shards an example has as many draws as it may stop at: 560."""
+    folder = tmp_path / "run"
+    settings = {"n0": 20, "n": 800, "alpha": 0.01, "stop": "loss", "loss": 0.05}
+    found = certify_dataset(smoothed(), dataset(), out=folder, shard_draws=100, **settings)
+    assert found.draws.max() == 800
+    for path in shard_files(folder):
+        if path.name.endswith(
+            ("0100-0000000200.json", "0400-0000000500.json", "0560-0000000600.json")
+        ):
+            path.unlink()
+    with pytest.raises(RecordError, match="ends at 100 draws"):
+        open_run(folder).judged(None)
+
+
 def test_draws_of_an_edited_model_are_not_kept(tmp_path):
     from pixeldp_fast.errors import UnsupportedModel
 

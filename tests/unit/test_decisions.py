@@ -2,6 +2,7 @@
 
 import json
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -147,6 +148,13 @@ def test_batches_put_together_are_the_whole(found):
         for at in (slice(0, 1), slice(1, 4))
     ]
     assert same(concatenate(parts), found)
+
+
+def test_only_batches_of_the_same_claim_are_put_together(found):
+    stricter = replace(found, terms=replace(found.terms, alpha=found.terms.alpha / 10))
+    for parts in ([], [found, stricter], [stricter, found], [found, found.recertify(radii=[0.01])]):
+        with pytest.raises(InvalidArgument, match=r"batch|same terms"):
+            concatenate(parts)
 
 
 def test_an_interval_looked_at_in_the_past_is_kept():
