@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor, nn
 
+from pixeldp_fast.backends.arithmetic import stated_arithmetic
 from pixeldp_fast.errors import InvalidArgument, UnsupportedModel
 from pixeldp_fast.noise.lattice import on_lattice, tau
 from pixeldp_fast.noise.mechanism import AbstractMechanism
@@ -16,7 +17,7 @@ from pixeldp_fast.noise.stream import Purpose
 from pixeldp_fast.plan.layers import leaves
 from pixeldp_fast.plan.plan import Plan
 from pixeldp_fast.plan.rounding_budget import rounding_budget
-from pixeldp_fast.smooth.inputs import InputRange
+from pixeldp_fast.smooth.inputs import InputRange, device_of
 from pixeldp_fast.types import Norm
 
 REAL_ARITHMETIC, LATTICE = "real arithmetic", "lattice"
@@ -100,7 +101,8 @@ def _prefix_slack(
             f"and rounding them costs radius. Try lattice={COARSEST_BEHIND_PREFIX}, or put the "
             "noise on the input."
         )
-    off = rounding_budget(plan.prefix, plan.input_shape, box) + 0.5 / levels
+    with stated_arithmetic(device_of(plan.prefix)):  # weights read as they do for the engines
+        off = rounding_budget(plan.prefix, plan.input_shape, box) + 0.5 / levels
     size = off.sum() if mechanism.norm is Norm.ONE else math.sqrt(float((off * off).sum()))
     return _up(2 * float(size))
 

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from torch import nn
 
+from pixeldp_fast.backends.arithmetic import stated_arithmetic
 from pixeldp_fast.errors import InvalidArgument, UnsupportedModel
 from pixeldp_fast.noise.mechanism import AbstractMechanism
 from pixeldp_fast.plan.plan import Plan
 from pixeldp_fast.plan.sensitivity import sensitivity
+from pixeldp_fast.smooth.inputs import device_of
 from pixeldp_fast.smooth.model import PixelDP
 from pixeldp_fast.types import Norm
 
@@ -62,7 +64,9 @@ def sensitivities(plan: Plan, asked: Norm, mechanism_norm: Norm) -> tuple[tuple[
     found = []
     for p in Norm:
         try:
-            value = sensitivity(plan.prefix, plan.input_shape, p, mechanism_norm)
+            # Parametrised weights read as they do for the engines, under an autocast, too.
+            with stated_arithmetic(device_of(plan.prefix)):
+                value = sensitivity(plan.prefix, plan.input_shape, p, mechanism_norm)
         except UnsupportedModel:
             if p is asked:
                 raise

@@ -261,6 +261,26 @@ def test_computed_centres_are_within_the_budget(backend):
     assert ((computed - exact).abs().flatten(1).numpy() <= budget).all()
 
 
+class Turned(nn.Module):
+    """A parametrisation that makes a weight by a product, which an autocast rounds to 16 bits."""
+
+    def forward(self, weight):
+        return torch.eye(len(weight)) @ weight
+
+
+@pytest.mark.parametrize("mechanism", [Gaussian(0.5), Gaussian(0.5, lattice=4096)])
+def test_an_autocast_around_it_changes_nothing_of_what_is_stated(mechanism):
+    torch.manual_seed(2)
+    layer = nn.Linear(18, 36)
+    nn.utils.parametrize.register_parametrization(layer, "weight", Turned())
+    model = PixelDP(nn.Sequential(nn.Flatten(), layer), mechanism, network(inputs=36)).eval()
+    classifier = SmoothedClassifier(model, num_classes=3, seed=3, backend="torch")
+    plain = classifier.terms(images())
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert layer.weight.dtype is torch.bfloat16  # it would be another sensitivity
+        assert classifier.terms(images()) == plain
+
+
 def test_what_a_prefix_needs_is_said():
     on_lattice = Gaussian(0.5, lattice=4096)
     with pytest.raises(InvalidArgument, match="input_range"):  # to serve from it, too
