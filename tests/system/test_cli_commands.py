@@ -389,7 +389,7 @@ def test_doctor_exits_with_3_when_a_self_test_fails(monkeypatch):
 
 def test_an_interrupted_run_says_how_to_go_on_and_does(checkpoint, tmp_path):
     out = tmp_path / "run"
-    words = ["certify", str(checkpoint), "--data", "digits", "--skip", "60", "--n", "100000"]
+    words = ["certify", str(checkpoint), "--data", "digits", "--skip", "60", "--n", "4000000"]
     words += ["--device", "cpu", "--out", str(out)]
     command = [sys.executable, "-m", "pixeldp_fast.cli", *words]
     process = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
