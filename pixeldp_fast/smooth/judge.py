@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from pixeldp_fast.backends.tally import Tally
+from pixeldp_fast.backends.tally import GRID, Tally
 from pixeldp_fast.bounds.registry import radius_function
 from pixeldp_fast.errors import InvalidArgument, RecordError
 from pixeldp_fast.noise.mechanism import AbstractMechanism
@@ -243,6 +243,18 @@ def check_tallies(terms: Terms, selection: Tally, estimation: Tally) -> None:
             raise RecordError(
                 f"The {name} tally is partial: {needed} draws per example are needed."
             )
+        if not _scores_add_up(tally):
+            raise RecordError(f"The {name} tally holds sums of scores that no draws give.")
+
+
+def _scores_add_up(tally: Tally) -> bool:
+    """Whether a draw's scores can be at most 1 in all, which "complement" relies on."""
+    if tally.sums is None or tally.squares is None:
+        return tally.sums is None and tally.squares is None
+    most = (tally.draws - tally.counts[:, -1]) * GRID  # non-finite outputs score 0
+    steps = -(-tally.squares // GRID)  # a square is at most its score
+    each = (tally.sums <= most[:, None]) & (tally.squares >= 0) & (steps <= tally.sums)
+    return bool(each.all() and (tally.sums.sum(axis=1) <= most).all())
 
 
 def selected_classes(terms: Terms, selection: Tally) -> IntArray:

@@ -111,6 +111,27 @@ def test_softmax_is_judged_by_the_better_of_hoeffding_and_bernstein():
     assert verdict.radius == pytest.approx(0.5 * ndtri(lower), rel=1e-7)
 
 
+@pytest.mark.parametrize("which", ["selection", "estimation"])
+def test_scores_that_no_draws_give_are_refused(which):
+    scores = np.random.default_rng(0).dirichlet([9, 2, 1], (2, N))
+    tallies = {"selection": soft_tally(scores[:, :N0]), "estimation": soft_tally(scores)}
+    good = tallies[which]
+    assert len(judge(terms(scores="softmax"), **tallies).prediction) == 2
+    lost = np.zeros_like(good.counts)
+    lost[:, -1] = good.draws
+    wrong = {
+        "more than 1 in all": Tally(good.counts, good.sums + 2 * GRID, good.squares),
+        "of non-finite draws": Tally(lost, good.sums, good.squares),
+        "squares above sums": Tally(good.counts, good.sums, good.sums * GRID + 1),
+        "squares below 0": Tally(good.counts, good.sums, good.squares * -1),
+        "sums below 0": Tally(good.counts, good.sums * -1, good.squares),
+        "without squares": Tally(good.counts, good.sums),
+    }
+    for fault, tally in wrong.items():
+        with pytest.raises(RecordError, match=f"{which} tally holds sums of scores that no draws"):
+            pytest.fail(f"{fault}: {judge(terms(scores='softmax'), **(tallies | {which: tally}))}")
+
+
 def test_the_class_comes_from_the_selection_draws_alone():
     # Votes and sums of the selection disagree; the estimation draws would say class 2.
     selection = Tally(
