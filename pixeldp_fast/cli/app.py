@@ -1,7 +1,7 @@
 """The commands together, and what their endings mean.
 
 Exit codes: 0 done; 1 an error of input, with one message and no traceback; 2 usage; 3 a self-test
-failed, or a record disagrees; 130 interrupted.
+or check failed, a record disagrees, or an attack refutes certificates; 130 interrupted.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import typer
 from typer.core import TyperGroup
 
 from pixeldp_fast._version import __version__
+from pixeldp_fast.cli.attack import attack
 from pixeldp_fast.cli.bench import bench
 from pixeldp_fast.cli.certify import certify
 from pixeldp_fast.cli.console import show_error, show_note
@@ -32,7 +33,7 @@ from pixeldp_fast.errors import PixelDPError
 
 PROGRAM = "pixeldp-fast"
 USER_ERROR, INTERRUPTED = 1, 130
-RESUMABLE = ("certify", "demo", "train")
+RESUMABLE = ("attack", "certify", "demo", "train")
 _GIVEN = "pixeldp_fast.given"  # where the context keeps the words of the command line
 
 
@@ -105,7 +106,7 @@ def _help(command: Callable[..., None]) -> str:
     return re.sub(r"(?<!\n)\n(?!\n)", " ", inspect.cleandoc(command.__doc__ or ""))
 
 
-for _command in (demo, train, certify, predict, regress, verify, sanity, report, doctor):
+for _command in (demo, train, certify, predict, regress, verify, attack, sanity, report, doctor):
     app.command(help=_help(_command))(_command)
 app.command(
     help=_help(bench),

@@ -16,7 +16,10 @@ from pixeldp_fast.errors import InvalidArgument, RunFolderError
 from pixeldp_fast.noise.gaussian import Gaussian
 from pixeldp_fast.noise.laplace import Laplace
 
-COMMANDS = ("demo", "train", "certify", "predict", "verify", "sanity", "regress", "report", "doctor")
+COMMANDS = (
+    *("demo", "train", "certify", "predict", "verify", "regress", "attack", "sanity"),
+    *("report", "doctor"),
+)
 runner = CliRunner()
 
 
