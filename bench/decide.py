@@ -58,17 +58,11 @@ def losses() -> list[Row]:
         asked = _terms(Gaussian(log["sigma"]), loss)
         draws, early, whole = _stopped(p, asked)
         lost = 100 * (1 - early / np.where(whole > 0, whole, 1))[whole > 0]
+        middle, low, high = (float(v) for v in np.percentile(lost, [50, 20, 80]))
         fewer, label = CAP / float(draws.mean()), f"CIFAR-10, published: loss {loss:g}"
         found += [
             Row(LOSS_CASE, label, "fewer than the cap", fewer, fewer, fewer, "1", note),
-            Row(
-                LOSS_CASE,
-                label,
-                "radius lost",
-                *np.percentile(lost, [50, 20, 80]).tolist(),
-                "%",
-                note,
-            ),
+            Row(LOSS_CASE, label, "radius lost", middle, low, high, "%", note),
         ]
     return found
 
@@ -110,8 +104,8 @@ def _stopped(p: FloatArray, asked: Terms) -> tuple[IntArray, FloatArray, FloatAr
     hits = sum(votes.values(), start=np.zeros(len(p), dtype=np.int64))
     whole = Tally(np.stack([hits, CAP - hits, 0 * hits], axis=1))
     fixed = replace(asked, stop="fixed", loss=None)
-    radii = (judge(t, selection, e).radius for t, e in ((asked, early), (fixed, whole)))
-    return early.draws, *radii
+    stopped, all_drawn = judge(asked, selection, early), judge(fixed, selection, whole)
+    return early.draws, stopped.radius, all_drawn.radius
 
 
 def simulated(

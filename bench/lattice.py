@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from functools import partial
 
 import numpy as np
 
@@ -43,7 +44,7 @@ def _network() -> list[Row]:
             model, num_classes=cases.CLASSES, seed=cases.SEED, backend="native"
         )
     times = interleaved(
-        {name: (lambda job=job: job.count(x, case.draws, index=0)) for name, job in jobs.items()},
+        {name: partial(job.count, x, case.draws, index=0) for name, job in jobs.items()},
         REPEATS,
         time.process_time,
     )
@@ -77,7 +78,7 @@ def _sampler() -> list[Row]:
     exact = noisy_definition(steps.astype(np.float64) / LEVELS, laws["lattice"], STREAM, [0], 0, 8)
     if not np.array_equal(out[:, :8], exact):
         raise SystemExit("Lattice noise differs from its definition: no timing.")
-    times = interleaved({name: (lambda name=name: fill(name)) for name in laws}, 6 * REPEATS)
+    times = interleaved({name: partial(fill, name) for name in laws}, 6 * REPEATS)
     note = f"sigma = 0.25, {isa}, one thread, CPU time"
     values = DRAWS * COORDINATES / 1e6
     rows = [

@@ -35,7 +35,7 @@ class Certificate:
 
     @property
     def sound(self) -> str | None:
-        """"lattice": the claim holds for the program that runs; or "real arithmetic"."""
+        """`lattice`: the claim holds for the program that runs; or `real arithmetic`."""
         return None if self.terms is None else self.terms.sound
 
     @property
@@ -117,7 +117,7 @@ class Certificates:
 
     @property
     def sound(self) -> str:
-        """"lattice": claims hold for the program that runs; or "real arithmetic"."""
+        """`lattice`: claims hold for the program that runs; or `real arithmetic`."""
         return self._terms().sound
 
     @property
