@@ -104,8 +104,18 @@ def program(terms: Terms | RegressionTerms) -> str:
     """For which program a claim is made, and of which inputs where it is not of all."""
     if terms.guarantee != "lattice":
         return f"in {terms.guarantee}"
-    only = f", on inputs that are multiples of 1/{terms.mechanism.lattice}"
-    return f"for the program that runs (noise on a lattice){only * (terms.inputs == 'lattice')}"
+    only = ""
+    if terms.inputs == "lattice":
+        only = f", on inputs that are multiples of 1/{terms.mechanism.lattice}"
+    elif terms.input_range is not None:
+        low, high = terms.input_range
+        only = f", on inputs within [{_end(low)}, {_end(high)}]"
+    return f"for the program that runs (noise on a lattice){only}"
+
+
+def _end(value: float) -> str:
+    """A number with all its digits, without those that say nothing: 0, 0.1, -2.5."""
+    return repr(value).removesuffix(".0")
 
 
 def for_all(summary: Summary) -> str:

@@ -14,14 +14,14 @@ from pixeldp_fast.errors import InvalidArgument, RecordError
 from pixeldp_fast.noise.mechanism import AbstractMechanism
 from pixeldp_fast.noise.registry import mechanism_from_dict
 from pixeldp_fast.noise.stream import checked_seed
-from pixeldp_fast.smooth.inputs import checked_alpha, checked_count
+from pixeldp_fast.smooth.inputs import InputRange, checked_alpha, checked_count
 from pixeldp_fast.smooth.probability import (
     COMPETITORS,
     MEAN_BOUNDS,
     probabilities,
     split_in_words,
 )
-from pixeldp_fast.smooth.soundness import REAL_ARITHMETIC, check_recorded
+from pixeldp_fast.smooth.soundness import REAL_ARITHMETIC, check_recorded, plain_range, stored_range
 from pixeldp_fast.stats.levels import planned_looks
 from pixeldp_fast.types import ABSTAIN, FloatArray, IntArray, Norm
 
@@ -52,7 +52,7 @@ class Terms:
         Of stop="loss".
     mean_bound : str
         Of softmax scores; declared before the draws.
-    guarantee, inputs, coordinates, tau, slack
+    guarantee, inputs, coordinates, tau, slack, input_range
         For which program the claim holds, and what that costs: see `Soundness`.
     """
 
@@ -80,6 +80,7 @@ class Terms:
     coordinates: int = 0
     tau: float = 0.0
     slack: float = 0.0
+    input_range: InputRange | None = None
 
     @property
     def sound(self) -> str:
@@ -139,6 +140,7 @@ class Terms:
             self.tau,
             self.slack,
             self.input_shape,
+            self.input_range,
         )
         check_rules(self.scores, self.competitor, self.stop, self.loss, self.mean_bound)
 
@@ -155,7 +157,7 @@ class Terms:
             del plain[name]
         if self.mean_bound == MEAN_BOUND:
             del plain["mean_bound"]
-        return plain
+        return plain_range(plain)
 
     @classmethod
     def from_dict(cls, record: dict[str, Any]) -> Terms:
@@ -169,6 +171,7 @@ class Terms:
                 for k, v in values["sensitivities"].items()
             )
             values["input_shape"] = tuple(int(v) for v in values["input_shape"])
+            values |= stored_range(values)
             split = values.pop("split")
             terms = cls(**values)
             terms.check()

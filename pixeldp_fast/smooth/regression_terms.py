@@ -13,8 +13,8 @@ from pixeldp_fast.errors import InvalidArgument, RecordError
 from pixeldp_fast.noise.mechanism import AbstractMechanism
 from pixeldp_fast.noise.registry import mechanism_from_dict
 from pixeldp_fast.noise.stream import checked_seed
-from pixeldp_fast.smooth.inputs import checked_alpha, checked_count
-from pixeldp_fast.smooth.soundness import REAL_ARITHMETIC, check_recorded
+from pixeldp_fast.smooth.inputs import InputRange, checked_alpha, checked_count
+from pixeldp_fast.smooth.soundness import REAL_ARITHMETIC, check_recorded, plain_range, stored_range
 from pixeldp_fast.types import ArrayLike, FloatArray, Norm
 
 BOUNDS = ("lemma2", "mean", "parts", "distribution", "quantile")
@@ -47,7 +47,7 @@ class RegressionTerms:
         Proved upper bounds of the prefix's sensitivity from each p-norm to the mechanism's norm.
     stop : str
         "fixed": the number of draws was chosen before the first one.
-    guarantee, inputs, coordinates, tau, slack
+    guarantee, inputs, coordinates, tau, slack, input_range
         For which program the claim holds, and what that costs: see `Soundness`.
     """
 
@@ -77,6 +77,7 @@ class RegressionTerms:
     guarantee: str = REAL_ARITHMETIC
     inputs: str = "real"
     coordinates: int = 0
+    input_range: InputRange | None = None
 
     @property
     def sound(self) -> str:
@@ -146,13 +147,14 @@ class RegressionTerms:
             self.tau,
             self.slack,
             self.input_shape,
+            self.input_range,
         )
         if self.stop != "fixed":
             raise ValueError("`stop` must be 'fixed', the only one of this version")
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values; the inverse of `from_dict`."""
-        plain = {f.name: getattr(self, f.name) for f in fields(self)}
+        plain = plain_range({f.name: getattr(self, f.name) for f in fields(self)})
         return {
             **plain,
             "mechanism": self.mechanism.to_dict(),
@@ -173,6 +175,7 @@ class RegressionTerms:
             values["radii"] = tuple(float(r) for r in values["radii"])
             values["sensitivities"] = tuple(values["sensitivities"].items())
             values["input_shape"] = tuple(int(v) for v in values["input_shape"])
+            values |= stored_range(values)
             split = values.pop("split")
             terms = cls(**values)
             terms.check()

@@ -48,6 +48,9 @@ class Soundness:
         See `noise.lattice.tau`.
     slack : float
         What rounding to the lattice adds to the shift of the centre, in noise units, rounded up.
+    input_range : (low, high) or None
+        Behind a prefix the claim is about inputs within it, over which the prefix's rounding, a
+        part of the slack, is bounded.
     """
 
     guarantee: str = REAL_ARITHMETIC
@@ -55,6 +58,7 @@ class Soundness:
     coordinates: int = 0
     tau: float = 0.0
     slack: float = 0.0
+    input_range: InputRange | None = None
 
 
 def soundness(
@@ -73,10 +77,11 @@ def soundness(
         return Soundness()
     coordinates = math.prod(plan.noise_shape)
     if is_identity(plan.prefix):
-        slack = rounding_slack(mechanism, coordinates, inputs)
+        box, slack = None, rounding_slack(mechanism, coordinates, inputs)
     else:
-        slack = _prefix_slack(plan, mechanism, input_range)
-    return Soundness(LATTICE, inputs, coordinates, tau(mechanism, coordinates), slack)
+        box = _declared(input_range)
+        slack = _prefix_slack(plan, mechanism, box)
+    return Soundness(LATTICE, inputs, coordinates, tau(mechanism, coordinates), slack, box)
 
 
 def rounding_slack(mechanism: AbstractMechanism, coordinates: int, inputs: str) -> float:
@@ -87,14 +92,11 @@ def rounding_slack(mechanism: AbstractMechanism, coordinates: int, inputs: str) 
     return _up(often * size / (2 * mechanism.lattice)) if often else 0.0
 
 
-def _prefix_slack(
-    plan: Plan, mechanism: AbstractMechanism, input_range: InputRange | None
-) -> float:
+def _prefix_slack(plan: Plan, mechanism: AbstractMechanism, box: InputRange) -> float:
     """2 ||e + s/2||_q: the computed features are within e of the real ones, and then rounded."""
     levels = mechanism.lattice
     assert levels is not None
-    box = _declared(input_range)
-    if levels < COARSEST_BEHIND_PREFIX or levels & (levels - 1):
+    if not _is_fine(levels):
         raise UnsupportedModel(
             f"Behind a prefix the lattice must be a power of two of at least "
             f"{COARSEST_BEHIND_PREFIX}, got {levels}: the features are no multiples of 1/{levels}, "
@@ -105,6 +107,10 @@ def _prefix_slack(
         off = rounding_budget(plan.prefix, plan.input_shape, box) + 0.5 / levels
     size = off.sum() if mechanism.norm is Norm.ONE else math.sqrt(float((off * off).sum()))
     return _up(2 * float(size))
+
+
+def _is_fine(levels: int) -> bool:
+    return levels >= COARSEST_BEHIND_PREFIX and not levels & (levels - 1)
 
 
 def _declared(input_range: InputRange | None) -> InputRange:
@@ -165,19 +171,21 @@ def check_recorded(
     off: Any,
     slack: Any,
     input_shape: tuple[int, ...],
+    input_range: Any,
 ) -> None:
     """Raise a `ValueError` that names the first field of a record that no result could have.
 
-    tau is a number of the mechanism and of D, computed anew; the slack can only be larger than
-    that of noise on the input, by a prefix that the record does not hold. Without a prefix, as it
-    is for examples on the lattice, D is that of the input.
+    tau is a number of the mechanism and of D, computed anew. A prefix, which the record does not
+    hold, only adds to the slack, and then the range of the inputs is stated. Without one D is that
+    of the input, and the slack that of rounding alone.
     """
     expected = REAL_ARITHMETIC if mechanism.lattice is None else LATTICE
     if guarantee != expected:
         raise ValueError(f"`guarantee` must be {expected!r} for {mechanism}")
     if mechanism.lattice is None:
-        if (inputs, coordinates, off, slack) != ("real", 0, 0.0, 0.0):
-            raise ValueError("`inputs`, `coordinates`, `tau` and `slack` are of a lattice")
+        if (inputs, coordinates, off, slack, input_range) != ("real", 0, 0.0, 0.0, None):
+            names = "`inputs`, `coordinates`, `tau`, `slack` and `input_range`"
+            raise ValueError(f"{names} are of a lattice")
         return
     if inputs not in INPUTS:
         raise ValueError(f"`inputs` must be one of {', '.join(INPUTS)}")
@@ -190,6 +198,45 @@ def check_recorded(
     least = rounding_slack(mechanism, coordinates, inputs)
     if type(slack) is not float or not least <= slack < math.inf:
         raise ValueError(f"`slack` must be finite and at least {least!r} for these inputs")
+    if input_range is not None:
+        _check_range(mechanism, inputs, input_range)
+    elif coordinates != math.prod(input_shape) or slack != least:
+        raise ValueError(
+            f"`input_range` must be stated behind a prefix; without one `coordinates` are "
+            f"{math.prod(input_shape)} and `slack` is {least!r}"
+        )
+
+
+def _check_range(mechanism: AbstractMechanism, inputs: str, input_range: Any) -> None:
+    two = isinstance(input_range, tuple) and len(input_range) == 2
+    if not (
+        two
+        and all(type(v) is float and math.isfinite(v) for v in input_range)
+        and input_range[0] < input_range[1]
+    ):
+        raise ValueError("`input_range` must be finite numbers (low, high) with low < high")
+    assert mechanism.lattice is not None
+    if inputs != "real" or not _is_fine(mechanism.lattice):
+        raise ValueError(
+            "`input_range` is of a prefix, behind which `inputs` are 'real' and the lattice is a "
+            f"power of two of at least {COARSEST_BEHIND_PREFIX}"
+        )
+
+
+def plain_range(terms: dict[str, Any]) -> dict[str, Any]:
+    """Terms with their input range as a record holds it: a list, or nothing where there is none."""
+    box = terms["input_range"]
+    rest = {name: value for name, value in terms.items() if name != "input_range"}
+    return rest if box is None else {**rest, "input_range": list(box)}
+
+
+def stored_range(record: dict[str, Any]) -> dict[str, Any]:
+    """The input range that a record holds, as a tuple by its name; the inverse of `plain_range`."""
+    if "input_range" not in record:
+        return {}
+    if not isinstance(record["input_range"], list):
+        raise ValueError("`input_range` must be a list [low, high], or left out")
+    return {"input_range": tuple(record["input_range"])}
 
 
 def check_declared(

@@ -22,6 +22,7 @@ MEAN_BOUNDS = ("hoeffding", "bernstein", "betting", "hoeffding+bernstein")
 GUARANTEES = ("real arithmetic", "lattice")
 INPUTS = ("lattice", "real attacks", "real")  # with a lattice: which inputs the claim is about
 BACKENDS = ("triton", "native", "torch", "reference")
+OF_A_PREFIX = "its inputs are 'real', its lattice a power of two of at least 4096"
 # Where stop="loss" looks before its cap, and what of alpha the interval at the cap gets.
 LOOKS_AT = tuple(Fraction(a, b) for a, b in ((1, 8), (1, 4), (7, 20), (1, 2), (7, 10)))
 LAST_SHARE = Fraction(3, 4)
@@ -137,10 +138,18 @@ def _check_program(terms: dict[str, Any], law: AbstractLaw) -> None:
     if law.lattice is not None:
         if terms["coordinates"] < 1:
             raise RecordError("`terms.coordinates` of noise on a lattice is at least 1.")
+        if terms["input_range"] is not None and not may_have_prefix(terms, law):
+            raise RecordError(f"`terms.input_range` is of a prefix: {OF_A_PREFIX}.")
         return
-    for name, only in (("inputs", "real"), ("coordinates", 0), ("tau", 0.0), ("slack", 0.0)):
-        if terms[name] != only:
+    for name in ("inputs", "coordinates", "tau", "slack", "input_range"):
+        if terms[name] != _UNSAID[name]:
             raise RecordError(f"`terms.{name}` is {terms[name]!r}, but the noise has no lattice.")
+
+
+def may_have_prefix(terms: dict[str, Any], law: AbstractLaw) -> bool:
+    """Whether terms on a lattice can be those of noise behind a prefix."""
+    levels = law.lattice or 1
+    return terms["inputs"] == "real" and levels >= 2**12 and levels.bit_count() == 1
 
 
 def split_in_words(claim: Claim) -> str:
@@ -179,6 +188,13 @@ def _whole(least: int, most: int) -> tuple[Callable[[Any], bool], str]:
     return lambda v: type(v) is int and least <= v <= most, f"integers in [{least}, {most}]"
 
 
+def is_range(value: Any) -> bool:
+    """Two finite numbers, the smaller first."""
+    if not (isinstance(value, list) and len(value) == 2):
+        return False
+    return all(type(v) is float and math.isfinite(v) for v in value) and value[0] < value[1]
+
+
 def _is_loss(value: Any) -> bool:
     return value is None or (type(value) is float and 0 < value < 1)
 
@@ -205,6 +221,7 @@ _UNSAID = {
     "coordinates": 0,
     "tau": 0.0,
     "slack": 0.0,
+    "input_range": None,
 }
 # Every term: whether a value is known here, and what is.
 _TERMS: dict[str, tuple[Callable[[Any], bool], str]] = {
@@ -235,5 +252,6 @@ _TERMS: dict[str, tuple[Callable[[Any], bool], str]] = {
     "coordinates": _whole(0, 2**34),
     "tau": (lambda v: type(v) is float and 0 <= v < 1, "numbers in [0, 1)"),
     "slack": (lambda v: type(v) is float and 0 <= v < math.inf, "finite numbers from 0 on"),
+    "input_range": (lambda v: v is None or is_range(v), "[low, high] with low < high"),
     "split": (lambda v: isinstance(v, str), "text"),
 }

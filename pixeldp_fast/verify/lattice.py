@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 
 from pixeldp_fast.verify.arithmetic import Real, mp
 from pixeldp_fast.verify.claim import INPUTS, Claim
 from pixeldp_fast.verify.findings import Check
-from pixeldp_fast.verify.laws import AbstractLaw
+from pixeldp_fast.verify.laws import AbstractLaw, GaussianLaw
 
 RELATIVE = 1e-9
 _DIGITS = 50  # of the masses, which differ from the table's by 2^-65 at most
@@ -15,14 +16,18 @@ _WORD = 2**64
 
 
 def check_lattice(claim: Claim) -> Check:
-    """tau and slack against their definitions; without a lattice there is nothing to check."""
+    """tau and slack against their definitions; without a lattice there is nothing to check.
+
+    What a prefix adds to the slack is of the model, which a record does not hold: `check_model`.
+    """
     law = claim.law
     if law.lattice is None:
         return Check("program", "real arithmetic: float rounding is not covered", skipped=True)
     check = Check("program", "lattice: tau from the table's masses, slack from the rounding", 3)
     whole = math.prod(claim["input_shape"])
-    if claim["inputs"] != "real" and claim["coordinates"] != whole:  # then no prefix is there
-        words = f"is {claim['coordinates']}, but the input has {whole}"
+    prefix = claim["input_range"] is not None
+    if not prefix and claim["coordinates"] != whole:
+        words = f"is {claim['coordinates']}, but the input has {whole}, and no prefix is stated"
         check.add("every example", "terms.coordinates", words)
     exact = claim["coordinates"] * tau_of_one(law)
     if not exact <= claim["tau"] <= exact * (1 + RELATIVE):
@@ -32,8 +37,11 @@ def check_lattice(claim: Claim) -> Check:
     if not claim["slack"] >= least:
         words = f"is {claim['slack']!r}, but rounding alone costs {mp().nstr(least, 17)}"
         check.add("every example", "terms.slack", words)
+    elif prefix:
+        check.against += "; what the prefix adds to it is not checked without the model"
     elif claim["slack"] > least * (1 + RELATIVE):
-        check.against += "; what a prefix adds to it is not re-derived"
+        words = f"is {claim['slack']!r}, but rounding costs {mp().nstr(least, 17)}, and no prefix "
+        check.add("every example", "terms.slack", f"{words}is stated: `input_range` is missing")
     return check
 
 
@@ -69,3 +77,12 @@ def least_slack(claim: Claim) -> Real:
     coordinates = m.mpf(claim["coordinates"])
     size = m.sqrt(coordinates) if claim["mechanism"]["law"] == "Gaussian" else coordinates
     return often * size / (2 * lattice)
+
+
+def prefix_slack(law: AbstractLaw, budget: Iterable[float]) -> Real:
+    """What centres cost that are computed within `budget` each, and then rounded, twice."""
+    m = mp()
+    assert law.lattice is not None
+    off = [m.mpf(error) + m.mpf(1) / (2 * law.lattice) for error in budget]
+    size = m.sqrt(m.fsum(off, squared=True)) if isinstance(law, GaussianLaw) else m.fsum(off)
+    return 2 * size

@@ -8,6 +8,7 @@ from fractions import Fraction
 from typing import Any
 
 from pixeldp_fast.errors import RecordError
+from pixeldp_fast.verify.claim import OF_A_PREFIX, is_range, may_have_prefix
 from pixeldp_fast.verify.laws import AbstractLaw, law_of
 
 BOUNDS = ("lemma2", "mean", "parts", "distribution", "quantile")
@@ -20,6 +21,7 @@ _OTHERS = (
     "input_shape", "stop", "guarantee", "coordinates", "one_radius",
 )  # fmt: skip
 _KNOWN = {*_NUMBERS, *_TEXTS, *_OTHERS}
+_RANGE = "input_range"  # left out where there is no prefix or no lattice
 
 
 @dataclass(frozen=True)
@@ -35,7 +37,7 @@ class IntervalClaim:
         raise AttributeError(name)
 
     def __getitem__(self, name: str) -> Any:
-        return self.terms[name]
+        return self.terms.get(name) if name == _RANGE else self.terms[name]
 
     @property
     def level(self) -> Fraction:
@@ -64,7 +66,7 @@ def read_interval_claim(terms: Any) -> IntervalClaim:
     """
     if not isinstance(terms, dict):
         raise RecordError("`terms` are missing.")
-    odd = sorted(map(str, terms.keys() ^ _KNOWN))
+    odd = sorted(map(str, (terms.keys() - {_RANGE}) ^ _KNOWN))
     if odd:
         raise RecordError(f"`terms` have missing or unknown fields: {', '.join(odd)}.")
     law = law_of(terms["mechanism"])
@@ -108,8 +110,12 @@ def _check_program(terms: dict[str, Any], law: AbstractLaw) -> None:
     if law.lattice is None:
         for name, only in (("tau", 0.0), ("slack", 0.0), ("coordinates", 0), ("inputs", "real")):
             _need(name, terms[name] == only, f"{only!r} for noise without a lattice")
+        _need(_RANGE, _RANGE not in terms, "left out for noise without a lattice")
         return
     _need("inputs", terms["inputs"] in INPUTS, f"one of {', '.join(INPUTS)}")
     _need("coordinates", terms["coordinates"] >= 1, "at least 1 for noise on a lattice")
     _need("tau", 0 <= terms["tau"] < 1, "in [0, 1)")
     _need("slack", terms["slack"] >= 0, "at least 0")
+    if _RANGE in terms:
+        _need(_RANGE, is_range(terms[_RANGE]), "[low, high] with low < high")
+        _need(_RANGE, may_have_prefix(terms, law), f"of a prefix: {OF_A_PREFIX}")

@@ -16,6 +16,7 @@ from pixeldp_fast.cli.app import app
 from pixeldp_fast.cli.verify import DISAGREES
 from pixeldp_fast.data import load
 from pixeldp_fast.errors import RecordError
+from pixeldp_fast.smooth import soundness
 from pixeldp_fast.verify.arithmetic import mp
 from pixeldp_fast.verify.close import MARGINS, CloseCalls
 from pixeldp_fast.verify.folder import Manifest, check_folder
@@ -262,6 +263,96 @@ def test_another_model_or_noise_or_prefix_is_named(folder):
         assert field in {
             one.field for one in check_model(records.claim, model.eval()).disagreements
         }
+
+
+def behind_a_prefix():
+    layer = nn.Linear(64, 64, bias=False)
+    with torch.no_grad():
+        layer.weight.copy_(torch.eye(64))
+    noise = Gaussian(0.2, lattice=4096)
+    return PixelDP(nn.Sequential(nn.Flatten(), layer), noise, network(10)).eval()
+
+
+@pytest.fixture
+def prefixed(tmp_path):
+    options = {"num_classes": 10, "backend": "torch", "seed": 7}
+    return run(tmp_path / "prefixed", SmoothedClassifier(behind_a_prefix(), **options))
+
+
+def test_the_rounding_of_a_prefix_is_checked_with_the_model(prefixed):
+    found = verify(*_of(prefixed))
+    assert found.passed, found.disagreements
+    against = {check.name: check.against for check in found.checks}
+    assert "the prefix adds to it is not checked without the model" in against["program"]
+    records, manifest = read(prefixed)
+    assert records.claim["input_range"] == [0.0, 1.0]
+    check = check_model(records.claim, behind_a_prefix())
+    assert (check.disagreements, check.examined) == ([], 4)
+    assert "its slack computed anew" in check.against
+    assert check_data(records, manifest, load("digits", "test")).disagreements == []
+
+
+# What is changed in the terms of a record behind a prefix, and the field named with the model.
+OF_A_PREFIX = {
+    "wider": ("terms.slack", lambda t: t.update(input_range=[0.0, 1.5])),
+    "lower": ("terms.slack", lambda t: t.update(input_range=[-1.1, 1.0])),
+    "narrower": ("terms.slack", lambda t: t.update(input_range=[0.0, 0.5])),
+    "less slack": ("terms.slack", lambda t: t.update(slack=t["slack"] * (1 - 1e-10))),
+    "only rounding": ("terms.slack", lambda t: t.update(slack=8 / 4096)),
+    "more slack": ("terms.slack", lambda t: t.update(slack=t["slack"] * 1.01)),
+    "no range": ("terms.input_range", lambda t: t.pop("input_range")),
+    "fewer": ("terms.coordinates", lambda t: t.update(coordinates=63)),
+}
+
+
+@pytest.mark.parametrize("edit", OF_A_PREFIX)
+def test_an_edit_of_what_a_prefix_costs_is_named_with_the_model(prefixed, edit):
+    field, change = OF_A_PREFIX[edit]
+    path = prefixed / "certificates.jsonl"
+    rewrite(path, lambda row: change(row["terms"]))
+    claim = read(path)[0].claim
+    assert {one.field for one in check_model(claim, behind_a_prefix()).disagreements} == {field}
+    assert field != "terms.input_range" or "terms.slack" in fields(path)
+
+
+def test_a_planted_budget_of_nothing_is_caught_with_the_model(tmp_path, monkeypatch):
+    monkeypatch.setattr(soundness, "rounding_budget", lambda *asked: np.zeros(64))
+    options = {"num_classes": 10, "backend": "torch", "seed": 7}
+    folder = run(tmp_path / "run", SmoothedClassifier(behind_a_prefix(), **options))
+    assert fields(folder) == set()  # nothing but the model can tell
+    found = check_model(read(folder)[0].claim, behind_a_prefix()).disagreements
+    assert {one.field for one in found} == {"terms.slack"}
+
+
+def test_a_range_is_of_a_prefix_and_its_examples_are_within_it(prefixed, tmp_path):
+    path = prefixed / "certificates.jsonl"
+    rewrite(path, lambda row: row["terms"].update(input_range=[0.0, 0.5]))
+    found = check_data(read(path)[0], None, load("digits", "test")).disagreements
+    assert {one.field for one in found} == {"terms.input_range"}
+    assert len(found) == len(INDICES)
+    bare = PixelDP(None, Gaussian(0.2, lattice=4096), network(10)).eval()
+    named = {one.field for one in check_model(read(path)[0].claim, bare).disagreements}
+    assert named == {"terms.model_fingerprint", "terms.input_range"}
+    unbounded = PixelDP(nn.AvgPool2d(1), Gaussian(0.2, lattice=4096), network(10)).eval()
+    words = [str(one) for one in check_model(read(path)[0].claim, unbounded).disagreements]
+    assert any("nothing bounds this model's rounding" in one for one in words)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"input_range": [1.0, 0.0]},
+        {"input_range": [0, 1]},
+        {"input_range": 1.0},
+        {"inputs": "lattice"},
+        {"mechanism": {"law": "Gaussian", "sigma": 0.2, "lattice": 255}},
+    ],
+)
+def test_a_range_that_no_prefix_has_is_refused(prefixed, change):
+    path = prefixed / "certificates.jsonl"
+    rewrite(path, lambda row: row["terms"].update(change))
+    with pytest.raises(RecordError, match=r"`terms\.input_range`"):
+        read(path)
 
 
 def test_other_data_are_named(folder):

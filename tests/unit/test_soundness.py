@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
@@ -328,7 +328,7 @@ def test_records_come_back(tmp_path, inputs):
 def test_records_of_float_noise_say_nothing_of_a_lattice():
     plain = certified(mechanism=Gaussian(0.25)).terms.to_dict()
     assert plain["guarantee"] == "real arithmetic"
-    assert not {"tau", "slack", "inputs", "coordinates"} & plain.keys()
+    assert not {"tau", "slack", "inputs", "coordinates", "input_range"} & plain.keys()
     assert Terms.from_dict(plain).sound == "real arithmetic"
 
 
@@ -365,6 +365,89 @@ def test_noise_on_the_input_has_as_many_coordinates_as_it(inputs):
     with pytest.raises(RecordError, match=r"`coordinates` must be 18"):
         Terms.from_dict(record | fewer)
     assert Terms.from_dict(record).coordinates == 18
+
+
+WITHIN = st.tuples(st.floats(-1e3, 1e3), st.floats(-1e3, 1e3)).filter(lambda box: box[0] < box[1])
+
+
+def terms_behind_a_prefix(input_range=(0.0, 1.0), **more):
+    law = Gaussian(0.25, lattice=4096)
+    x = torch.full((1, *SHAPE), (input_range[0] + input_range[1]) / 2)
+    return behind_a_prefix(law, input_range=input_range, **more).terms(x)
+
+
+BEHIND_A_PREFIX = terms_behind_a_prefix()
+
+
+def test_behind_a_prefix_the_claim_is_about_inputs_within_the_range():
+    terms = terms_behind_a_prefix((-0.5, 2.0))
+    assert terms.input_range == (-0.5, 2.0)
+    assert terms.to_dict()["input_range"] == [-0.5, 2.0]
+    assert "lattice), on inputs within [-0.5, 2]: nearer" in guarantee(terms)
+    assert BEHIND_A_PREFIX.slack < terms.slack
+    assert certified(inputs="real").terms.input_range is None
+    assert "within" not in guarantee(certified(inputs="real").terms)
+
+
+@given(WITHIN)
+@settings(max_examples=20, deadline=None)
+def test_the_range_comes_back_from_a_record(box):
+    law = Gaussian(0.25, lattice=4096)
+    plan = make_plan(nn.Linear(3, 4).eval(), network(inputs=24), SHAPE, 3)
+    terms = replace(BEHIND_A_PREFIX, **vars(soundness(plan, law, "real", box)))
+    assert terms.input_range == box
+    assert Terms.from_dict(json.loads(json.dumps(terms.to_dict()))) == terms
+
+
+def test_the_range_comes_back_from_files(tmp_path):
+    made = behind_a_prefix(Gaussian(0.25, lattice=4096)).certify(images(), n=200, index=0)
+    made.to_jsonl(tmp_path / "c.jsonl")
+    assert Certificates.from_jsonl(tmp_path / "c.jsonl").terms == made.terms
+    assert made.recertify(bound="pixeldp").terms.input_range == (0.0, 1.0)
+    parquet = pytest.importorskip("pyarrow.parquet")
+    made.to_parquet(tmp_path / "c.parquet")
+    stored = parquet.read_schema(tmp_path / "c.parquet").metadata[b"pixeldp_fast.terms"]
+    assert json.loads(stored)["input_range"] == [0.0, 1.0]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"input_range": None}, "must be a list"),
+        ({"input_range": "01"}, "must be a list"),
+        ({"input_range": [0.0]}, "`input_range` must be finite"),
+        ({"input_range": [0, 1]}, "`input_range` must be finite"),
+        ({"input_range": [1.0, 0.0]}, "`input_range` must be finite"),
+        ({"input_range": [0.0, math.inf]}, "`input_range` must be finite"),
+        ({"slack": 1e-9}, "`slack`"),
+    ],
+)
+def test_an_edited_range_is_refused(change, message):
+    record = BEHIND_A_PREFIX.to_dict()
+    with pytest.raises(RecordError, match=message):
+        Terms.from_dict(record | change)
+
+
+def test_a_record_behind_a_prefix_without_its_range_is_refused():
+    record = BEHIND_A_PREFIX.to_dict()
+    del record["input_range"]
+    with pytest.raises(RecordError, match=r"`input_range` must be stated behind a prefix"):
+        Terms.from_dict(record)
+    bare = rounding_slack(Gaussian(0.25, lattice=4096), 36, "real")
+    with pytest.raises(RecordError, match="`coordinates` are 18"):
+        Terms.from_dict(record | {"slack": bare})
+
+
+@pytest.mark.parametrize("inputs", ["lattice", "real attacks", "real"])
+def test_without_a_prefix_or_a_lattice_no_range_is_recorded(inputs):
+    record = certified(inputs=inputs).terms.to_dict()
+    assert "input_range" not in record
+    with pytest.raises(RecordError, match="is of a prefix"):
+        Terms.from_dict(record | {"input_range": [0.0, 1.0]})
+    record = behind_a_prefix(Gaussian(0.25)).terms(images()).to_dict()
+    assert "input_range" not in record
+    with pytest.raises(RecordError, match="of a lattice"):
+        Terms.from_dict(record | {"input_range": [0.0, 1.0]})
 
 
 def test_float_noise_cannot_be_recorded_as_lattice():

@@ -7,9 +7,11 @@ import torch
 from torch import nn
 from typer.testing import CliRunner
 
-from pixeldp_fast import Gaussian, Laplace, SmoothedRegressor
+from pixeldp_fast import Gaussian, Laplace, PixelDP, SmoothedRegressor
 from pixeldp_fast.cli.app import app
 from pixeldp_fast.errors import RecordError
+from pixeldp_fast.report.words import program
+from pixeldp_fast.smooth.regression_record import Intervals
 from pixeldp_fast.smooth.regression_terms import BOUNDS, MEAN_BOUNDS
 from pixeldp_fast.verify.regression import intervals_file, verify_intervals
 from tests.cases import MECHANISM_IDS, MECHANISMS
@@ -66,6 +68,32 @@ def test_intervals_of_lattice_noise_agree(law, tmp_path):
     edit(tmp_path / "intervals.jsonl", lambda one: one["terms"].update(tau=1e-30), (0, 1))
     fields = {d.field for d in verify_intervals(tmp_path / "intervals.jsonl").disagreements}
     assert "terms.tau" in fields
+
+
+def test_intervals_behind_a_prefix_state_their_range(tmp_path):
+    prefix = nn.Linear(2, 2, bias=False)
+    with torch.no_grad():
+        prefix.weight.copy_(torch.eye(2))
+    model = PixelDP(prefix, Gaussian(0.4, lattice=4096), Wave()).eval()
+    regressor = SmoothedRegressor(
+        model, low=-0.5, high=0.9, clip=True, seed=4, backend="torch", input_range=(-1.0, 2.0)
+    )
+    found = regressor.certify(torch.tensor([[0.0, 0.2]]), [0.1], n=250, index=3)
+    path = tmp_path / "intervals.jsonl"
+    checked = verified(found, path)
+    assert [str(d) for d in checked.disagreements] == []
+    assert any("not checked without the model" in check.against for check in checked.checks)
+    assert found.terms.to_dict()["input_range"] == [-1.0, 2.0]
+    assert "on inputs within [-1, 2]" in program(found.terms)
+    assert Intervals.from_jsonl(path).terms == found.terms
+    edit(path, lambda one: one["terms"].pop("input_range"), (0,))
+    with pytest.raises(RecordError, match=r"`input_range` must be stated"):
+        Intervals.from_jsonl(path)
+    fields = {d.field for d in verify_intervals(path).disagreements}
+    assert "terms.slack" in fields
+    edit(path, lambda one: one["terms"].update(input_range=[2.0, -1.0]), (0,))
+    with pytest.raises(RecordError, match="input_range"):
+        verify_intervals(path)
 
 
 @pytest.fixture
@@ -153,6 +181,7 @@ def test_edited_terms_are_noticed(record, change):
         ({"guarantee": "lattice"}, "guarantee"),
         ({"input_shape": [2, "2"]}, "input_shape"),
         ({"slack": 0.1}, "slack"),
+        ({"input_range": [0.0, 1.0]}, "input_range"),
         ({"clip": 1}, "clip"),
         ({"quantile": 1.0}, "quantile"),
         ({"non_finite": 7.0}, "non_finite"),
