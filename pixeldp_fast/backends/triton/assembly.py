@@ -128,18 +128,19 @@ def _on_channels_last(module: Evaluate) -> Evaluate:
 def front_and_rest(graph: Graph, target: Target) -> tuple[Front, Graph]:
     """What begins every tile, and the network behind it."""
     found = taken(kernels.FRONTS, graph, -1, target)
-    assert found is not None, "the last of the fronts takes any network"
+    assert found is not None, "one of the last fronts takes any network"
     run, front = found
     return front, run.rest
 
 
 def plain_noise(plan: Plan, mechanism: AbstractMechanism, device: torch.device) -> Tensor:
     """The kernel's float32 noise for a check, [rows, D] in C order; see `checks.check_noise`."""
-    front, _ = front_and_rest(plain(plan.noise_shape), Target(device, torch.float32))
+    target = Target(device, torch.float32, mechanism)
+    front, _ = front_and_rest(plain(plan.noise_shape), target)
     coordinates = torch.Size(plan.noise_shape).numel()
     memory = channels_last(plan.noise_shape)
     out = torch.full((front.least_rows, *memory), torch.nan, device=device)
-    center = torch.zeros((1, coordinates), device=device)
+    center = front.centred(torch.zeros((1, coordinates), device=device))
     address = torch.full((1,), TRIAL_ADDRESS, dtype=torch.int64, device=device)
     front.noisy(center, address, trial_draws(mechanism, len(out)), out)
     return in_c_order(out)

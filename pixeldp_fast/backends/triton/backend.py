@@ -149,8 +149,6 @@ def _dtype_missed(dtype: torch.dtype | None) -> str | None:
 
 
 def _law_missed(mechanism: AbstractMechanism) -> str | None:
-    if mechanism.lattice is not None:
-        return "it makes noise in floats, not on a lattice; use backend='torch'"
     # Only for the very class that names the law: a subclass may have changed it.
     if vars(type(mechanism)).get("native_law") in (0, 1, 2):
         return None

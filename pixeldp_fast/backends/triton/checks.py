@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -10,7 +11,7 @@ from pixeldp_fast.backends.triton.draws import Draws
 from pixeldp_fast.backends.triton.fronts import Front
 from pixeldp_fast.errors import UnsupportedBackend, UnsupportedModel
 from pixeldp_fast.noise.mechanism import AbstractMechanism
-from pixeldp_fast.noise.sampling import noise_definition
+from pixeldp_fast.noise.sampling import noisy_definition
 from pixeldp_fast.noise.stream import Purpose, Stream
 from pixeldp_fast.plan.interpret import interpret
 from pixeldp_fast.plan.ops import Graph
@@ -94,9 +95,11 @@ def check_noise(made: Tensor, mechanism: AbstractMechanism) -> None:
         The kernel's for `trial_draws`, around features of zeros.
     """
     rows, coordinates = made.shape
-    want = noise_definition(mechanism, TRIAL, [TRIAL_ADDRESS], 0, rows, coordinates)[0]
+    zeros = np.zeros((1, coordinates))
+    want = noisy_definition(zeros, mechanism, TRIAL, [TRIAL_ADDRESS], 0, rows)[0]
     error = float((made.double().cpu() - torch.from_numpy(want)).abs().max())
-    allowed = NOISE_TOLERANCE * mechanism.noise_scale
+    # On a lattice the bits themselves: the claim is about the program that runs.
+    allowed = NOISE_TOLERANCE * mechanism.noise_scale if mechanism.lattice is None else 0.0
     if not error <= allowed:
         raise UnsupportedBackend(
             f"triton: the kernel's noise is {error:g} from its definition on this device, more "
@@ -112,7 +115,9 @@ def check_front(
     made: Tensor,
     n: int,
 ) -> None:
-    """Refuse a tile whose draws are not, up to rounding, those that it is asked for.
+    """Refuse a tile whose draws are not those that it is asked for.
+
+    Up to rounding; on a lattice up to that of the cast from float32, and not at all without one.
 
     Parameters
     ----------
@@ -123,16 +128,20 @@ def check_front(
     """
     dtype, scale = made.dtype, mechanism.noise_scale
     kept = min(n, COMPARED)
-    noise = noise_definition(mechanism, TRIAL, TRIAL_ADDRESSES.numpy(), 0, kept, center.shape[1])
-    exact = center.double().cpu()[:, None] + torch.from_numpy(noise)  # [B, kept, D]
+    features, addresses = center.double().cpu().numpy(), TRIAL_ADDRESSES.numpy()
+    noisy = noisy_definition(features, mechanism, TRIAL, addresses, 0, kept)
+    exact = torch.from_numpy(noisy)  # [B, kept, D]
     seen = exact.float().to(center.device).view(-1, *plan.noise_shape)
     want = front.behind(seen).double().cpu().flatten(1)
     rows = [b * n + i for b in range(len(center)) for i in range(kept)]
     got = made[rows].double().cpu()
     info, single = torch.finfo(dtype), torch.finfo(torch.float32)
-    allowed = 2 * (info.eps * (want.abs() + info.smallest_normal) + single.eps * front.offset)
-    grown = NOISE_TOLERANCE * scale + 4 * single.eps * exact.abs().flatten(0, 1)
-    allowed = allowed + 2 * front.gain * grown
+    cast = info.eps * (want.abs() + info.smallest_normal)
+    if mechanism.lattice is None:
+        grown = NOISE_TOLERANCE * scale + 4 * single.eps * exact.abs().flatten(0, 1)
+        allowed = 2 * (cast + single.eps * front.offset) + 2 * front.gain * grown
+    else:
+        allowed = cast if dtype != torch.float32 else torch.zeros_like(cast)
     if not bool(torch.isfinite(want.to(dtype)).all()):
         raise UnsupportedBackend(
             f"triton: features under noise of scale {scale:g} are not finite in {dtype}; name "

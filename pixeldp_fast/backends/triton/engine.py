@@ -11,9 +11,10 @@ import triton
 from torch import Tensor
 
 from pixeldp_fast._version import __version__
-from pixeldp_fast.backends.arithmetic import machine, prefix_dtype, prefix_in_arithmetic
+from pixeldp_fast.backends.arithmetic import machine, prefix_in_arithmetic
 from pixeldp_fast.backends.base import AbstractEngine
 from pixeldp_fast.backends.reduction import AbstractReduction
+from pixeldp_fast.backends.requirements import center_dtype
 from pixeldp_fast.backends.tally import Tally
 from pixeldp_fast.backends.tiles import check_rows_alone, empty_totals, own
 from pixeldp_fast.backends.triton import checks
@@ -108,7 +109,7 @@ class TritonEngine(AbstractEngine):
 
     def _built(self, graph: Graph | None) -> tuple[Assembly, Pipeline]:
         """Compiled and as a CUDA graph where that goes; what goes decides bits, and is recorded."""
-        target = Target(self._device, self._dtype)
+        target = Target(self._device, self._dtype, self._mechanism)
         for compiling, captured in ways(self._device):
             parts = assembled(self._plan, graph, self._reduction, target, compiling=compiling)
             try:
@@ -160,16 +161,17 @@ class TritonEngine(AbstractEngine):
         address = checks.TRIAL_ADDRESSES.to(self._device)
         draws = checks.trial_draws(self._mechanism, n, len(center))
         front = self._parts.front
-        noised = in_c_order(self._pipeline.noised(center, address, draws))
+        centred = front.centred(center)
+        noised = in_c_order(self._pipeline.noised(centred, address, draws))
         checks.check_front(self._plan, self._mechanism, front, center, noised, n)
         scores = scores_of(self._reduction)
         if scores is None or self._parts.head is None:
             return
         (launch,) = anywhere(draws, self._rows)
-        made = self._pipeline.launched(center, address, launch)
+        made = self._pipeline.launched(centred, address, launch)
         table = self._empty_table(len(center), scores)
         if self._parts.whole is not None:
-            self._parts.whole(center, address, draws, table)
+            self._parts.whole(centred, address, draws, table)
         else:
             self._parts.head(made, draws, table)
         logits = self._parts.logits(made)
@@ -218,7 +220,7 @@ class TritonEngine(AbstractEngine):
             return empty.repeat(len(x), 1)
         center = self._centers(x)  # [B, D]
         finite = torch.isfinite(center).all(dim=1)
-        center = torch.where(finite[:, None], center, 0.0)
+        center = self._parts.front.centred(torch.where(finite[:, None], center, 0.0))
         words = np.asarray(index).astype(np.int64)
         address = torch.from_numpy(words).to(self._device)
         asked = self._asked(stream, first_draw, n, len(x))
@@ -254,7 +256,8 @@ class TritonEngine(AbstractEngine):
 
     def _centers(self, x: Tensor) -> Tensor:
         """Features at the noise point in C order, float32 [B, D]."""
-        prefix = prefix_in_arithmetic(self._plan.prefix, prefix_dtype(self._plan.prefix))
+        dtype = center_dtype(self._plan, self._mechanism)
+        prefix = prefix_in_arithmetic(self._plan.prefix, dtype)
         rows = [prefix(own(x, b)).float().flatten(1).contiguous() for b in range(len(x))]
         return torch.cat(rows)
 

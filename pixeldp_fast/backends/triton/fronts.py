@@ -10,14 +10,19 @@ from torch import Tensor
 
 from pixeldp_fast.backends.arithmetic import Evaluate
 from pixeldp_fast.backends.base import Support
-from pixeldp_fast.backends.triton import noise, operators, tuning
+from pixeldp_fast.backends.triton import lattice, noise, operators, tuning
 from pixeldp_fast.backends.triton.draws import Draws
 from pixeldp_fast.backends.triton.executor import Noisy
 from pixeldp_fast.backends.triton.fused import floats
 from pixeldp_fast.backends.triton.runs import AbstractKernel, Run, Target
 from pixeldp_fast.backends.triton.segments import leading, prologue_of
+from pixeldp_fast.noise.lattice import rounded_torch
 from pixeldp_fast.plan.interpret import activated
 from pixeldp_fast.plan.ops import Activation, Graph
+
+
+def _same(features: Tensor) -> Tensor:
+    return features
 
 
 @dataclass(frozen=True)
@@ -34,6 +39,9 @@ class Front:
         Of a tile.
     gain, offset : float
         Its largest scale and shift: by how much an error of the noise can grow.
+    centred : callable
+        From features at the noise point, float32 [B, D], finite, to the centres that `noisy`
+        reads; once per example.
     """
 
     noisy: Noisy
@@ -42,6 +50,7 @@ class Front:
     least_rows: int
     gain: float = 1.0
     offset: float = 0.0
+    centred: Evaluate = _same
 
 
 class Fill(Protocol):
@@ -61,8 +70,36 @@ class Fill(Protocol):
     ) -> None: ...
 
 
+class LatticeNoise(AbstractKernel[Front]):
+    """Noise on a lattice, alone: what follows it stays with the network."""
+
+    name: ClassVar[str] = "lattice"
+    on_lattice: ClassVar[bool] = True
+
+    def claim(self, graph: Graph, first: int, target: Target) -> int | None:
+        return 0
+
+    def supports(self, run: Run, target: Target) -> Support:
+        return Support(True)
+
+    def prepare(self, run: Run, target: Target) -> Front:
+        mechanism, shape = target.mechanism, run.graph.input_shape
+        assert mechanism is not None
+        levels = mechanism.lattice
+        assert levels is not None
+        channels = shape[0] if len(shape) == 3 else 1
+
+        def noisy(center: Tensor, address: Tensor, draws: Draws, out: Tensor) -> None:
+            lattice.noisy(center, address, draws, mechanism, out, channels=channels)
+
+        def centred(features: Tensor) -> Tensor:
+            return rounded_torch(features, levels).int()
+
+        return Front(noisy, _same, "noise lattice", least_rows=8, centred=centred)
+
+
 class TritonNoise(AbstractKernel[Front]):
-    """Any noise, with an affine or activation that alone reads it."""
+    """Any noise in floats, with an affine or activation that alone reads it."""
 
     name: ClassVar[str] = "noise"
 

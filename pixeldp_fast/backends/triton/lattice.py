@@ -1,7 +1,7 @@
 """Lattice noise added in integers, by one kernel: the bits of every other sampler.
 
-Not yet run on a device: checked in Triton's interpreter and by reading compiled code. No engine
-launches it yet; on a GPU the torch backend makes lattice noise.
+Not yet run on a device: checked in Triton's interpreter and by reading compiled code. An engine
+compares it with the definition, bit by bit, before it hands out a vote.
 """
 
 # mypy: disable-error-code="no-untyped-def,no-untyped-call,untyped-decorator,import-untyped"
@@ -15,13 +15,22 @@ import torch
 import triton
 import triton.language as tl
 
-from pixeldp_fast.backends.triton.draws import Draws, check_tensor, key_words, place, signed
+from pixeldp_fast.backends.triton.draws import (
+    Draws,
+    check_tensor,
+    key_words,
+    place,
+    power_of_two,
+    signed,
+)
 from pixeldp_fast.backends.triton.math import locate, philox
 from pixeldp_fast.errors import InvalidArgument
-from pixeldp_fast.noise.lattice import FARTHEST, lattice_table
+from pixeldp_fast.noise.lattice import lattice_table
 from pixeldp_fast.noise.mechanism import AbstractMechanism
 
-_BLOCKS = 256  # of a program, two coordinates each; not tuned on a device
+# Blocks of a program, two coordinates each, and of one row in it; not tuned on a device.
+_BLOCKS, _WIDEST = 1024, 512
+_KINDS = (torch.float32, torch.bfloat16, torch.float16)
 
 
 @triton.jit
@@ -51,6 +60,7 @@ def _steps(high, low, thresholds, COUNT: tl.constexpr, SEARCH: tl.constexpr):
         "example",
         "n",
         "last_example",
+        "rows",
     ]
 )
 def _lattice_kernel(
@@ -67,33 +77,36 @@ def _lattice_kernel(
     example,
     n,
     last_example,
+    rows,
     CHANNELS: tl.constexpr,
     PIXELS: tl.constexpr,
     COUNT: tl.constexpr,
     SEARCH: tl.constexpr,
     WIDE: tl.constexpr,
+    ROWS: tl.constexpr,
     BLOCKS: tl.constexpr,
 ):
-    row = tl.program_id(0)
+    row = tl.program_id(0) * ROWS + tl.arange(0, ROWS)[:, None]
     first = tl.program_id(1) * BLOCKS
     at_example, draw = locate(rest, example, row, n, WIDE)
     at_example = tl.minimum(at_example, last_example)
-    word = tl.load(address + at_example).to(tl.uint32)
+    word = tl.load(address + at_example).to(tl.uint32)  # [ROWS, 1]
     draw = draw.to(tl.uint32) + first_draw.to(tl.uint32)
-    block = (first + tl.arange(0, BLOCKS)).to(tl.uint32)
+    block = (first + tl.arange(0, BLOCKS)[None, :]).to(tl.uint32)
     w0, w1, w2, w3 = philox(block, draw, word, purpose.to(tl.uint32), key_low, key_high)
     even = _steps(w0, w1, thresholds, COUNT, SEARCH)
     odd = _steps(w2, w3, thresholds, COUNT, SEARCH)
-    noise = tl.reshape(tl.join(even, odd), (2 * BLOCKS,)) - COUNT // 2
+    noise = tl.reshape(tl.join(even, odd), (ROWS, 2 * BLOCKS)) - COUNT // 2
 
     SIZE: tl.constexpr = CHANNELS * PIXELS
-    at = 2 * first + tl.arange(0, 2 * BLOCKS)
-    inside = at < SIZE
+    at = 2 * first + tl.arange(0, 2 * BLOCKS)[None, :]
+    inside = (at < SIZE) & (row < rows)
     h = tl.load(center + at_example.to(tl.int64) * SIZE + at, mask=inside, other=0)
     where = (at % PIXELS) * CHANNELS + at // PIXELS
     # One IEEE division: the approximate one, or a product with 1/levels, has other bits.
     x = tl.div_rn((h + noise).to(tl.float32), levels)
-    tl.store(out + row.to(tl.int64) * SIZE + where, x, mask=inside)
+    kind = out.dtype.element_ty
+    tl.store(out + row.to(tl.int64) * SIZE + where, x.to(kind), mask=inside)
 
 
 def noisy(
@@ -105,25 +118,26 @@ def noisy(
     *,
     channels: int,
 ) -> None:
-    """Fill `out` with float32(center + noise)/m, one row per draw.
+    """Fill `out` with float32(center + noise)/m, cast to its dtype, one row per draw.
 
     Parameters
     ----------
     center : int32 [B, C H W]
-        Whole steps from 0, at most 2^23, in C order of [C, H, W].
+        Whole steps from 0, at most 2^23, in C order of [C, H, W]: as `noise.lattice.rounded_torch`
+        makes and checks them. Here a check would wait for the device at every launch.
     address : int64 [B]
         The examples' words in the stream.
     draws : Draws
         Their law and scale are not read: the mechanism's table is.
     mechanism : AbstractMechanism
         With a lattice.
-    out : float32 [rows, ...], channels last: [rows, H, W, C] or [rows, D]
+    out : float32, bfloat16 or float16 [rows, ...], channels last: [rows, H, W, C] or [rows, D]
         Contiguous. All rows are written; rows of padding repeat the last example.
     channels : int
         C; 1 for a vector.
 
     Guarantee
-        The bits of `noisy_definition`: integers, and one correctly rounded division.
+        In float32 the bits of `noisy_definition`: integers, and one correctly rounded division.
     """
     device, levels = center.device, mechanism.lattice
     if levels is None:
@@ -137,7 +151,7 @@ def noisy(
         raise InvalidArgument(f"Lattice noise takes 1 to 2^30 - 1 coordinates, got {coordinates}.")
     check_tensor("center", center, (examples, coordinates), (torch.int32,), device)
     check_tensor("address", address, (examples,), (torch.int64,), device)
-    check_tensor("out", out, tuple(out.shape), (torch.float32,), device)
+    check_tensor("out", out, tuple(out.shape), _KINDS, device)
     rows = len(out)
     if out.numel() != rows * coordinates or (channels > 1 and out.shape[-1] != channels):
         raise InvalidArgument(
@@ -146,12 +160,12 @@ def noisy(
         )
     if draws.examples != examples:
         raise InvalidArgument(f"`draws` is of {draws.examples} examples, `center` of {examples}.")
-    if not center.is_meta and bool((center.abs() > FARTHEST).any()):
-        raise InvalidArgument(f"`center` must lie within {FARTHEST} steps of 0.")
     at = place(draws, rows)
     thresholds = _thresholds(mechanism, device)
     key_low, key_high = key_words(draws.seed)
-    _lattice_kernel[(rows, -(-coordinates // (2 * _BLOCKS)))](
+    blocks = min(power_of_two(-(-coordinates // 2)), _WIDEST)
+    beside = _BLOCKS // blocks
+    _lattice_kernel[(-(-rows // beside), -(-coordinates // (2 * blocks)))](
         center,
         address,
         thresholds,
@@ -165,13 +179,15 @@ def noisy(
         at.example,
         at.n,
         at.examples - 1,
+        rows,
         CHANNELS=channels,
         PIXELS=coordinates // channels,
         COUNT=len(thresholds),
         SEARCH=len(thresholds).bit_length(),
         WIDE=at.wide,
-        BLOCKS=_BLOCKS,
-        num_warps=4,
+        ROWS=beside,
+        BLOCKS=blocks,
+        num_warps=8,
     )
 
 

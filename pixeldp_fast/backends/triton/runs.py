@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from pixeldp_fast.backends.base import Support
+from pixeldp_fast.noise.mechanism import AbstractMechanism
 from pixeldp_fast.plan.ops import Graph, Node, Shape
 from pixeldp_fast.plan.passes import operands
 
@@ -28,10 +29,16 @@ Made = TypeVar("Made")
 
 @dataclass(frozen=True)
 class Target:
-    """Where and in what an engine computes."""
+    """Where and in what an engine computes, and whose noise its runs begin with."""
 
     device: torch.device
     dtype: torch.dtype
+    mechanism: AbstractMechanism | None = None
+
+    @property
+    def on_lattice(self) -> bool:
+        """Whether that noise is on a lattice."""
+        return self.mechanism is not None and self.mechanism.lattice is not None
 
 
 @dataclass(frozen=True, eq=False)
@@ -87,9 +94,13 @@ def _shifted(node: Node, by: int) -> Node:
 
 
 class AbstractKernel(abc.ABC, Generic[Made]):
-    """One kernel that stands in for the operations of a run."""
+    """One kernel that stands in for the operations of a run.
+
+    `on_lattice` says what noise it makes, where its runs begin with the noise; none makes both.
+    """
 
     name: ClassVar[str]
+    on_lattice: ClassVar[bool] = False
 
     @abc.abstractmethod
     def claim(self, graph: Graph, first: int, target: Target) -> int | None:
@@ -156,9 +167,12 @@ def taken(
 ) -> tuple[Run, Made] | None:
     """The run from node `first` on that a kernel takes, and what executes it; None: no kernel.
 
-    A kernel that cannot run here leaves its run to the next on the list, and the log says why.
+    A kernel that cannot run here leaves its run to the next on the list, and the log says why. One
+    that makes noise in floats is never asked for a lattice, or a certificate would be false.
     """
     for kernel in kernels:
+        if first < 0 and kernel.on_lattice != target.on_lattice:
+            continue
         last = kernel.claim(graph, first, target)
         if last is None:
             continue
