@@ -84,7 +84,7 @@ class Terms:
 
     @property
     def sound(self) -> str:
-        """ "lattice": the claim is about the program that runs; or "real arithmetic"."""
+        """`lattice`: the claim is about the program that runs; or `real arithmetic`."""
         return self.guarantee
 
     @property
