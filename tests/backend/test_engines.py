@@ -356,8 +356,6 @@ def test_parametrised_weights_of_a_prefix_are_those_whose_sensitivity_is_proved(
     parametrised = copy.deepcopy(plan)
     nn.utils.parametrize.register_parametrization(parametrised.prefix, "weight", Doubled())
     assert torch.equal(parametrised.prefix.weight, plan.prefix.weight)
-    if backend.name == "triton" and mechanism.lattice is not None:
-        pytest.skip("it makes no lattice noise")
     x, index = examples(plan, 2), np.array([0, 1])
     plain, tally = (
         prepared(backend, p, mechanism, Votes(K)).run(x, index, STREAM, 0, 200)
