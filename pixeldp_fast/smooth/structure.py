@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from torch import nn
+from torch.nn.modules.module import _global_forward_hooks, _global_forward_pre_hooks
 
 from pixeldp_fast.backends.arithmetic import stated_arithmetic
 from pixeldp_fast.errors import InvalidArgument, UnsupportedModel
@@ -56,6 +57,11 @@ def check_unaltered(model: PixelDP) -> None:
         raise UnsupportedModel(
             "The PixelDP has forward hooks, so that what it serves is not what would be certified; "
             "remove them."
+        )
+    if _global_forward_hooks or _global_forward_pre_hooks:
+        raise UnsupportedModel(
+            "torch has forward hooks on all modules (register_module_forward_hook), which could "
+            "carry the input around the noise; remove them."
         )
 
 

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
+from torch.nn.modules import module as modules
 
 from pixeldp_fast import Gaussian, Laplace, PixelDP, SmoothedClassifier, Uniform
 from pixeldp_fast.bounds import tight_radius
@@ -348,6 +349,21 @@ def test_forward_replaced_on_the_object_is_refused():
     model.model.noisy = lambda features, scale=1.0: features
     with pytest.raises(UnsupportedModel, match="overrides"):
         model.certify(images(1, (5,)), n=100)
+
+
+@pytest.mark.parametrize(
+    "register", [modules.register_module_forward_hook, modules.register_module_forward_pre_hook]
+)
+def test_hooks_on_all_modules_are_refused_though_the_model_is_known(register):
+    model = smoothed()
+    model.count(images(1), 10)
+    hook = register(lambda *_: None)
+    try:
+        with pytest.raises(UnsupportedModel, match="hooks on all modules"):
+            model.count(images(1), 10)
+    finally:
+        hook.remove()
+    model.count(images(1), 10)
 
 
 def test_outputs_that_grow_where_nobody_looks_are_refused():
